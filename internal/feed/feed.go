@@ -1,0 +1,149 @@
+// Package feed hands the changes that a cache has applied to any number of readers, in log order per partition.
+//
+// It is one ring of batches, bounded in bytes, into which readers hold cursors: the writer never waits for a
+// reader and a reader has no queue (DESIGN decision 7). A reader that falls off the ring is told so, by
+// ErrLagged, and catches up from the store.
+package feed
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/kkv-project/kkv/internal/position"
+	"github.com/kkv-project/kkv/internal/wire"
+)
+
+// ErrLagged: the reader was slower than the ring is long; batches it has not seen are gone from it.
+var ErrLagged = errors.New("the reader fell behind the feed's ring")
+
+// DefaultBytes bounds the ring where New is told no number.
+const DefaultBytes = 64 << 20
+
+// Change is what one record did to one key. It is immutable.
+type Change struct {
+	Key       []byte
+	Value     []byte // nil if Deleted
+	Deleted   bool
+	Partition int32
+	Offset    int64
+	Epoch     int32
+	Timestamp int64 // milliseconds since the Unix epoch: the record's own
+	Headers   []wire.Header
+	// Equal: the value is byte for byte what the key had before; only old webhooks leave such a change out.
+	Equal bool
+	// Reason says why a key vanished without a tombstone, or "" (GUARANTEES rule 13).
+	Reason string
+}
+
+// Batch is what one Apply of the cache changed. It is immutable.
+type Batch struct {
+	Changes []Change
+	// Position is the cache's position with this batch applied.
+	Position position.Position
+	// Reset is the reason why the state was replaced as a whole, or "": then Changes is empty, and a reader
+	// starts again from the store.
+	Reset string
+	// History: read while loading, before the cache was ready for the first time.
+	History bool
+}
+
+func (b *Batch) size() int {
+	n := 128
+	for i := range b.Changes {
+		c := &b.Changes[i]
+		n += 160 + len(c.Key) + len(c.Value)
+		for _, h := range c.Headers {
+			n += 40 + len(h.Key) + len(h.Value)
+		}
+	}
+	return n
+}
+
+// Feed is safe for concurrent use.
+type Feed struct {
+	max int
+
+	mu    sync.Mutex
+	ring  []*Batch // ring[i] has number first+i
+	first uint64
+	bytes int
+	more  chan struct{} // closed and replaced when something is published
+}
+
+// New makes a Feed that keeps at least the newest batch and, beyond it, maxBytes; 0 means DefaultBytes.
+func New(maxBytes int) *Feed {
+	if maxBytes <= 0 {
+		maxBytes = DefaultBytes
+	}
+	return &Feed{max: maxBytes, more: make(chan struct{})}
+}
+
+// Publish appends b. The caller must not change it afterwards. It never waits for readers.
+func (f *Feed) Publish(b *Batch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ring = append(f.ring, b)
+	f.bytes += b.size()
+	drop := 0
+	for f.bytes > f.max && drop < len(f.ring)-1 {
+		f.bytes -= f.ring[drop].size()
+		f.ring[drop] = nil
+		drop++
+	}
+	f.ring = f.ring[drop:]
+	f.first += uint64(drop)
+	close(f.more)
+	f.more = make(chan struct{})
+}
+
+// Bytes is how much the ring holds at present, about.
+func (f *Feed) Bytes() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bytes
+}
+
+// Reader is a cursor whose first Next returns the first batch published after this call. It holds no memory but
+// itself and needs no closing.
+func (f *Feed) Reader() *Reader {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &Reader{f: f, next: f.first + uint64(len(f.ring))}
+}
+
+// Reader is a cursor into a Feed, for one goroutine.
+type Reader struct {
+	f    *Feed
+	next uint64
+}
+
+// Next returns the batch under the cursor and moves on, waiting for it if need be. It ends with ctx's error, or
+// with ErrLagged for good.
+func (r *Reader) Next(ctx context.Context) (*Batch, error) {
+	for {
+		b, more, err := r.TryNext()
+		if b != nil || err != nil {
+			return b, err
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// TryNext is Next without waiting: with nothing to return, it returns a channel that is closed when there is.
+func (r *Reader) TryNext() (*Batch, <-chan struct{}, error) {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	if r.next < r.f.first {
+		return nil, nil, ErrLagged
+	}
+	if i := r.next - r.f.first; i < uint64(len(r.f.ring)) {
+		r.next++
+		return r.f.ring[i], nil, nil
+	}
+	return nil, r.f.more, nil
+}
