@@ -1,0 +1,227 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// defaultMaxMessage is Kafka's default of max.message.bytes.
+const defaultMaxMessage = 1048588
+
+// topicFacts are what a producer knows of a topic; they do not change.
+type topicFacts struct {
+	breaks     uint64 // Producer.breaks when they were asked for
+	id         [16]byte
+	partitions int32
+	limit      int32 // max.message.bytes
+	exact      bool  // limit was read from the topic, not assumed
+}
+
+// producerTopic is a producer's state of one topic.
+type producerTopic struct {
+	name     string
+	learning chan struct{} // a mutex that a context can give up on
+	known    atomic.Pointer[topicFacts]
+	stale    atomic.Bool // kgo holds on to a topic that is gone
+
+	// enqueue is held shared while a record is handed to kgo, and alone
+	// while kgo is made to forget the topic.
+	enqueue  sync.RWMutex
+	inflight inflight
+}
+
+// topic waits until Kafka is in reach and the message's topic is known to
+// exist and to allow the message, or says why not. This is what lets a caller
+// that gives up know that nothing was written.
+func (p *Producer) topic(ctx context.Context, m Message) (*producerTopic, *topicFacts, error) {
+	if !LegalTopicName(m.Topic) {
+		return nil, nil, fmt.Errorf("%q is not a legal topic name: %w", m.Topic, kerr.InvalidTopicException)
+	}
+	p.mu.Lock()
+	t := p.topics[m.Topic]
+	if t == nil {
+		t = &producerTopic{name: m.Topic, learning: make(chan struct{}, 1)}
+		p.topics[m.Topic] = t
+	}
+	p.mu.Unlock()
+
+	size := recordSize(m)
+	known := t.known.Load()
+	if known == nil || known.breaks != p.breaks.Load() || size > int64(known.limit) {
+		var err error
+		if known, err = p.learn(ctx, t, size); err != nil {
+			return nil, nil, err
+		}
+	}
+	// recordSize is an upper bound: within its slack kgo counts exactly.
+	if size-100 > int64(known.limit) {
+		return nil, nil, tooLarge(m, known)
+	}
+	if m.Partition >= known.partitions {
+		return nil, nil, fmt.Errorf("topic %s has %d partitions, there is no partition %d: %w",
+			m.Topic, known.partitions, m.Partition, kerr.UnknownTopicOrPartition)
+	}
+	return t, known, nil
+}
+
+// learn asks Kafka about a topic, unless somebody just did.
+func (p *Producer) learn(ctx context.Context, t *producerTopic, size int64) (*topicFacts, error) {
+	before := t.known.Load()
+	select {
+	case t.learning <- struct{}{}:
+		defer func() { <-t.learning }()
+	case <-ctx.Done():
+		return nil, unreachable(ctx.Err())
+	}
+	breaks := p.breaks.Load()
+	if now := t.known.Load(); now != nil && now != before && now.breaks == breaks && size <= int64(now.limit) {
+		return now, nil
+	}
+	facts, err := p.ask(ctx, t.name, size)
+	if err != nil {
+		if errors.Is(err, kerr.UnknownTopicOrPartition) && before == nil {
+			p.forget(t) // or names that nobody has would pile up
+		}
+		return nil, err
+	}
+	facts.breaks = breaks
+	old, have := p.limits.Load(t.name)
+	moved := before != nil && before.id != facts.id
+	if t.stale.Load() || moved || !have || old.(int32) != facts.limit {
+		if err := p.reset(ctx, t, facts.limit, have); err != nil {
+			return nil, err
+		}
+	}
+	t.known.Store(facts)
+	return facts, nil
+}
+
+// ask makes the two requests of learn, for as long as Kafka is out of reach. A
+// topic that is reported missing is asked for twice more, since a broker may
+// be a moment behind the controller.
+func (p *Producer) ask(ctx context.Context, name string, size int64) (*topicFacts, error) {
+	facts := &topicFacts{limit: int32(min(max(defaultMaxMessage, size), 100<<20))}
+	for try, missing := 1, 0; ; try++ {
+		found, err := Metadata(ctx, p.cl, name)
+		if err == nil {
+			facts.id, facts.partitions = found.ID, int32(len(found.Partitions))
+			break
+		}
+		if errors.Is(err, kerr.UnknownTopicOrPartition) {
+			if missing++; missing == 3 {
+				return nil, err
+			}
+		} else if Classify(err) == Fatal {
+			return nil, err
+		}
+		pause := time.NewTimer(backoff(try))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil, asUnreachable(ctx, err)
+		}
+	}
+	configs, err := TopicConfigs(ctx, p.cl, []string{name}, "max.message.bytes")
+	if _, kafkaSays := errors.AsType[*kerr.Error](err); err != nil && !kafkaSays {
+		return nil, asUnreachable(ctx, err)
+	}
+	// Without DESCRIBE_CONFIGS on the topic the default is assumed, and a
+	// record that is larger is left for the broker to judge.
+	if n, err := strconv.ParseInt(configs[name]["max.message.bytes"].Value, 10, 32); err == nil {
+		facts.limit, facts.exact = int32(min(max(n, 512), 100<<20)), true
+	}
+	return facts, nil
+}
+
+func asUnreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return unreachable(err)
+	}
+	return err
+}
+
+func unreachable(err error) error {
+	return fmt.Errorf("Kafka cannot be reached: %w", err)
+}
+
+// reset makes kgo take a new limit, or the new incarnation of a topic, both
+// of which it reads only when it first meets a topic. It waits until no
+// record of the topic is under way, for kgo drops those.
+func (p *Producer) reset(ctx context.Context, t *producerTopic, limit int32, purge bool) error {
+	t.enqueue.Lock()
+	defer t.enqueue.Unlock()
+	if err := t.inflight.wait(ctx); err != nil {
+		return unreachable(err)
+	}
+	p.limits.Store(t.name, limit)
+	if purge {
+		p.cl.PurgeTopicsFromProducing(t.name)
+	}
+	t.stale.Store(false)
+	return nil
+}
+
+func (p *Producer) forget(t *producerTopic) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.topics[t.name] == t {
+		delete(p.topics, t.name)
+	}
+}
+
+// limit is called by kgo for each topic that it meets.
+func (p *Producer) limit(topic string) int32 {
+	if n, ok := p.limits.Load(topic); ok {
+		return n.(int32)
+	}
+	return defaultMaxMessage
+}
+
+// inflight counts records that kgo holds. Its zero value is ready.
+type inflight struct {
+	mu   sync.Mutex
+	n    int
+	zero chan struct{} // closed when n falls to zero; nil if nobody waits
+}
+
+func (f *inflight) add() {
+	f.mu.Lock()
+	f.n++
+	f.mu.Unlock()
+}
+
+func (f *inflight) done() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n--; f.n == 0 && f.zero != nil {
+		close(f.zero)
+		f.zero = nil
+	}
+}
+
+func (f *inflight) wait(ctx context.Context) error {
+	f.mu.Lock()
+	if f.n == 0 {
+		f.mu.Unlock()
+		return nil
+	}
+	if f.zero == nil {
+		f.zero = make(chan struct{})
+	}
+	zero := f.zero
+	f.mu.Unlock()
+	select {
+	case <-zero:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
