@@ -1,0 +1,394 @@
+// Package cache ties a topic's reader, its store and its feed together: what is read becomes readable first and
+// is announced after that (DESIGN decision 3), and every answer is a value with the position of the one state
+// that it was taken from (GUARANTEES rule 2).
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kkv-project/kkv/internal/feed"
+	"github.com/kkv-project/kkv/internal/ingest"
+	"github.com/kkv-project/kkv/internal/position"
+	"github.com/kkv-project/kkv/internal/store"
+	"github.com/kkv-project/kkv/internal/wire"
+)
+
+// ErrNotReady: the topic has not been read to the end that it had at start.
+var ErrNotReady = errors.New("not ready: the topic is still being read")
+
+// Stage is how far a Cache is, in the original's numbers (metric kkv_stage).
+type Stage int
+
+// The stages, in their order. Assigning: the topic or its leaders are not found yet.
+const (
+	Created           Stage = 10
+	Assigning         Stage = 50
+	Resetting         Stage = 60
+	PollingHistorical Stage = 80
+	Polling           Stage = 90
+)
+
+func (s Stage) String() string {
+	switch s {
+	case Created:
+		return "Created"
+	case Assigning:
+		return "Assigning"
+	case Resetting:
+		return "Resetting"
+	case PollingHistorical:
+		return "PollingHistorical"
+	case Polling:
+		return "Polling"
+	}
+	return fmt.Sprintf("Stage(%d)", int(s))
+}
+
+// Options of a Cache.
+type Options struct {
+	Ingest ingest.Options
+	// FeedBytes bounds the ring of recent changes; 0: feed.DefaultBytes.
+	FeedBytes int
+	// AnnounceHistory: also feed what is read before the cache is ready for the first time.
+	AnnounceHistory bool
+}
+
+// Cache holds one topic. Its methods are safe for concurrent use. It implements ingest.Sink, whose methods only
+// its reader calls.
+type Cache struct {
+	o      Options
+	reader *ingest.Reader
+	feed   *feed.Feed
+	ready  chan struct{} // closed when the first load is complete
+
+	nullKeys atomic.Int64
+
+	mu      sync.RWMutex
+	cur     *state // what is served; nil until the first load is complete
+	next    *state // what is being loaded, aside; nil when nothing is
+	stage   Stage
+	trouble error
+	moved   chan struct{} // closed and replaced when the position moves; nil while nobody waits
+}
+
+// state is one incarnation's store with its position. It is guarded by Cache.mu.
+type state struct {
+	store   *store.Store
+	topicID [16]byte
+	parts   []part
+	reason  string // why it replaces another, "" for the first
+	mark    atomic.Pointer[Mark]
+}
+
+type part struct {
+	position.Partition
+	asOf       time.Time // when the leader was asked and had nothing beyond Next
+	end        int64     // the leader's high watermark as last asked
+	endAsked   time.Time
+	seenRecord bool
+}
+
+// Mark is a position as a reader meets it: the vector, its text, and the time since which it is known to be
+// current. It is immutable.
+type Mark struct {
+	Position position.Position
+	Text     string
+	asOf     time.Time
+}
+
+// Age is how old the data may be at most; ok is false while that is not known.
+func (m *Mark) Age() (age time.Duration, ok bool) {
+	if m.asOf.IsZero() {
+		return 0, false
+	}
+	return max(0, time.Since(m.asOf), time.Now().Round(0).Sub(m.asOf.Round(0))), true // monotonic and wall: a suspended machine stops one of them
+}
+
+// New makes a Cache; nothing runs before Run.
+func New(o Options) *Cache {
+	c := &Cache{o: o, feed: feed.New(o.FeedBytes), ready: make(chan struct{}), stage: Created}
+	c.reader = ingest.New(o.Ingest, c)
+	return c
+}
+
+// Topic is the name of the topic served.
+func (c *Cache) Topic() string { return c.o.Ingest.Topic }
+
+// Run reads the topic until ctx ends, which is no error. See ingest.Reader.Run for the errors that end it.
+func (c *Cache) Run(ctx context.Context) error {
+	c.mu.Lock()
+	c.stage = Assigning
+	c.mu.Unlock()
+	return c.reader.Run(ctx)
+}
+
+// Ready is closed once every record up to the end captured at start is in. It stays so.
+func (c *Cache) Ready() <-chan struct{} { return c.ready }
+
+// Load is ingest.Sink's.
+func (c *Cache) Load(inc ingest.Incarnation, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := &state{store: store.New(), topicID: inc.TopicID, reason: reason}
+	for _, p := range inc.Partitions {
+		st.progress(p)
+	}
+	c.next = st
+	if c.cur == nil {
+		c.stage = PollingHistorical
+	} else {
+		c.stage = Resetting
+	}
+	c.wake()
+}
+
+// Apply is ingest.Sink's: the one place where the store changes, the position moves and the feed hears of it, in
+// this order and under one lock, so that whoever hears of a change can read it.
+func (c *Cache) Apply(b *ingest.Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st, live := c.writable()
+	if st == nil {
+		return
+	}
+	announce := live || c.cur == nil && c.o.AnnounceHistory
+	var changes []feed.Change
+	for i := range b.Records {
+		r := &b.Records[i]
+		if r.Key == nil {
+			c.nullKeys.Add(1)
+			continue
+		}
+		rec := store.Record{Key: r.Key, Value: r.Value, Partition: r.Partition, Offset: r.Offset, Epoch: r.Epoch,
+			Timestamp: r.Timestamp, Headers: headers(r.Headers)}
+		eff := st.store.Apply(&rec)
+		if !announce || !eff.Changed {
+			continue
+		}
+		if eff.Deleted {
+			changes = append(changes, feed.Change{Key: []byte(string(r.Key)), Deleted: true, Partition: r.Partition,
+				Offset: r.Offset, Epoch: r.Epoch, Timestamp: r.Timestamp})
+			continue
+		}
+		changes = append(changes, changeOf(eff.Now, eff.Equal))
+	}
+	for _, p := range b.Progress {
+		st.progress(p)
+	}
+	for i := range b.Records {
+		st.parts[b.Records[i].Partition].seenRecord = true
+	}
+	st.mark.Store(nil)
+	if announce && (len(changes) > 0 || live) {
+		c.feed.Publish(&feed.Batch{Changes: changes, Position: st.readMark().Position, History: !live})
+	}
+	c.wake()
+}
+
+// writable is the state that records go to, and whether it is the one served.
+func (c *Cache) writable() (st *state, live bool) {
+	if c.next != nil {
+		return c.next, false
+	}
+	return c.cur, true
+}
+
+func changeOf(r *store.Record, equal bool) feed.Change {
+	return feed.Change{Key: r.Key, Value: r.Value, Partition: r.Partition, Offset: r.Offset, Epoch: r.Epoch,
+		Timestamp: r.Timestamp, Headers: r.Headers, Equal: equal}
+}
+
+func headers(hs []kgo.RecordHeader) []wire.Header {
+	if len(hs) == 0 {
+		return nil
+	}
+	out := make([]wire.Header, len(hs))
+	for i, h := range hs {
+		out[i] = wire.Header{Key: h.Key, Value: h.Value}
+	}
+	return out
+}
+
+// Loaded is ingest.Sink's.
+func (c *Cache) Loaded() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == nil {
+		return
+	}
+	first := c.cur == nil
+	c.cur, c.next = c.next, nil
+	c.stage = Polling
+	if first {
+		close(c.ready)
+	} else {
+		c.feed.Publish(&feed.Batch{Position: c.cur.readMark().Position, Reset: c.cur.reason})
+	}
+	c.wake()
+}
+
+// Current is ingest.Sink's.
+func (c *Cache) Current(partition int32, end int64, asked time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st, _ := c.writable()
+	if st == nil || int(partition) >= len(st.parts) {
+		return
+	}
+	p := &st.parts[partition]
+	p.end, p.endAsked = end, asked
+	p.prove()
+	st.mark.Store(nil)
+}
+
+// Trouble is ingest.Sink's.
+func (c *Cache) Trouble(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble = err
+}
+
+// prove: what the leader had when asked is all in.
+func (p *part) prove() {
+	if !p.endAsked.IsZero() && p.Next >= p.end && p.endAsked.After(p.asOf) {
+		p.asOf = p.endAsked
+	}
+}
+
+func (st *state) progress(n ingest.Progress) {
+	for int(n.Partition) >= len(st.parts) {
+		st.parts = append(st.parts, part{})
+	}
+	p := &st.parts[n.Partition]
+	p.Next, p.LogStart = n.Next, n.LogStart
+	p.Epoch = max(n.Epoch, 0)
+	p.prove()
+}
+
+// readMark is the state's position, computed once per state that anybody reads.
+func (st *state) readMark() *Mark {
+	if m := st.mark.Load(); m != nil {
+		return m
+	}
+	parts := make([]position.Partition, len(st.parts))
+	m := &Mark{}
+	for i := range st.parts {
+		parts[i] = st.parts[i].Partition
+		if asOf := st.parts[i].asOf; i == 0 || asOf.Before(m.asOf) {
+			m.asOf = asOf
+		}
+	}
+	m.Position = position.New(st.topicID, m.asOf, parts)
+	m.Text = m.Position.String()
+	st.mark.Store(m)
+	return m
+}
+
+// wake tells those who wait that the position has moved.
+func (c *Cache) wake() {
+	if c.moved != nil {
+		close(c.moved)
+		c.moved = nil
+	}
+}
+
+// Get returns key's record, nil if it has none, and the position of the state it was taken from. The error is
+// ErrNotReady, with what stands in the way.
+func (c *Cache) Get(key []byte) (*store.Record, *Mark, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.cur == nil {
+		return nil, nil, c.notReady()
+	}
+	r, _ := c.cur.store.Get(key)
+	return r, c.cur.readMark(), nil
+}
+
+// Partitions lists the partitions in which key lives, its value's first; none if it is absent or the cache not
+// ready.
+func (c *Cache) Partitions(key []byte) []int32 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.cur == nil {
+		return nil
+	}
+	return c.cur.store.Partitions(key)
+}
+
+func (c *Cache) notReady() error {
+	if c.trouble != nil {
+		return fmt.Errorf("%w: %w", ErrNotReady, c.trouble)
+	}
+	return fmt.Errorf("%w (stage %s)", ErrNotReady, c.stage)
+}
+
+// Snapshot returns all keys at one position. The error is ErrNotReady, with what stands in the way.
+func (c *Cache) Snapshot() (store.Snapshot, *Mark, error) {
+	s, m, _, err := c.Watch()
+	return s, m, err
+}
+
+// Watch is Snapshot with a reader of exactly the batches that follow it.
+func (c *Cache) Watch() (store.Snapshot, *Mark, *feed.Reader, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cur == nil {
+		return store.Snapshot{}, nil, nil, c.notReady()
+	}
+	return c.cur.store.Snapshot(), c.cur.readMark(), c.feed.Reader(), nil
+}
+
+// Reader starts at the next batch that the cache applies.
+func (c *Cache) Reader() *feed.Reader { return c.feed.Reader() }
+
+// ChangedSince calls f for every live key whose record lies at or after since, all of them for the zero Position
+// or one of another incarnation, and returns the position of that state with a reader of what follows it.
+func (c *Cache) ChangedSince(since position.Position, f func(feed.Change)) (position.Position, *feed.Reader) {
+	snap, mark, rd, err := c.Watch()
+	if err != nil {
+		return position.Position{}, c.feed.Reader()
+	}
+	all := since.TopicID() != mark.Position.TopicID()
+	for r := range snap.All(nil, nil) {
+		if all || r.Offset >= since.Partition(r.Partition).Next {
+			f(changeOf(r, false))
+		}
+	}
+	return mark.Position, rd
+}
+
+// WaitFor waits until the cache serves the record at offset of partition, or has passed it. It ends with ctx's
+// error.
+func (c *Cache) WaitFor(ctx context.Context, topicID [16]byte, partition int32, offset int64) error {
+	told := false
+	for {
+		c.mu.Lock()
+		if st := c.cur; st != nil && (topicID == [16]byte{} || st.topicID == topicID) &&
+			int(partition) < len(st.parts) && st.parts[partition].Next > offset {
+			c.mu.Unlock()
+			return nil
+		}
+		if c.moved == nil {
+			c.moved = make(chan struct{})
+		}
+		moved := c.moved
+		c.mu.Unlock()
+		if !told {
+			told = true
+			c.reader.Want(partition, offset+1)
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s/%d at %d: %w", strings.ToValidUTF8(c.Topic(), "?"), partition, offset, context.Cause(ctx))
+		}
+	}
+}

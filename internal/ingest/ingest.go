@@ -1,0 +1,357 @@
+// Package ingest reads one topic, whole and in log order, and says how far it is.
+//
+// Partitions are assigned directly: there is no consumer group, nothing is committed and nothing rebalances
+// (DESIGN decision 1). A Reader counts in fetch positions, not in records seen, so that transaction markers,
+// aborted records, compaction's gaps and empty partitions all count as read (decision 2); what a poll hides, a
+// second client asks the partition's leader (GUARANTEES rule 3, and probe).
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kkv-project/kkv/internal/kafka"
+)
+
+// Record is one record of the log. Its bytes lie in the buffer of its fetched batch: a Sink copies what it keeps.
+type Record struct {
+	Key       []byte // nil: the record has no key
+	Value     []byte // nil: a tombstone
+	Headers   []kgo.RecordHeader
+	Partition int32
+	Offset    int64
+	Epoch     int32 // leader epoch of its batch (KIP-101), -1 where Kafka named none
+	Timestamp int64 // milliseconds since the Unix epoch
+}
+
+// Progress is how far one partition has been read.
+type Progress struct {
+	Partition int32
+	Next      int64 // the fetch position: everything visible below it has been delivered
+	Epoch     int32 // leader epoch of the last record before Next; -1 if none was seen
+	LogStart  int64
+}
+
+// Batch is what one poll brought: records in log order per partition, and how far the partitions named have come
+// with them.
+type Batch struct {
+	Records  []Record
+	Progress []Progress
+}
+
+// Incarnation names the topic that a load reads.
+type Incarnation struct {
+	TopicID    [16]byte
+	Partitions []Progress // indexed by partition: where reading starts, Next being the log start
+}
+
+// Sink takes what a Reader reads. Calls come one at a time.
+type Sink interface {
+	// Load begins a load from the log's start: the first, or one that replaces the state because the log read
+	// so far is no longer Kafka's (reason says why). Until Loaded, the Sink goes on showing what it showed.
+	Load(inc Incarnation, reason string)
+	// Apply takes the next records. Progress may name partitions that Load did not: they were added since.
+	Apply(b *Batch)
+	// Loaded: every record up to the ends captured when the load began has been applied.
+	Loaded()
+	// Current: all that the partition's leader had at the time asked (its high watermark, end) is applied once
+	// Next reaches end.
+	Current(partition int32, end int64, asked time.Time)
+	// Trouble says why reading does not go on, nil once it does again.
+	Trouble(err error)
+}
+
+// ErrNoTopic is in the Trouble of a Reader whose topic does not exist.
+var ErrNoTopic = errors.New("topic does not exist")
+
+// Reasons for a load that replaces the state, in the words of the watch's reset (CLIENT.md).
+const (
+	ReasonRecreated = "topic-recreated"
+	ReasonRebuilt   = "partition-rebuilt"
+)
+
+// Options of a Reader.
+type Options struct {
+	Kafka           kafka.Config
+	Topic           string
+	ReadUncommitted bool // also show records of open and aborted transactions
+	Logger          *slog.Logger
+}
+
+// Intervals, all the time that this package knows.
+const (
+	watchEvery   = 500 * time.Millisecond // topic ID, partitions, high watermarks (rules 3 and 7)
+	fetchMaxWait = 500 * time.Millisecond
+	probeEvery   = 5 * time.Millisecond // while somebody waits for a position that does not move
+	callTimeout  = 10 * time.Second
+	backoffMin   = 100 * time.Millisecond
+	backoffMax   = 5 * time.Second
+)
+
+// Reader reads a topic into a Sink.
+type Reader struct {
+	o    Options
+	sink Sink
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	wanted map[int32]int64 // positions that somebody waits for, beyond the load's own
+	kick   chan struct{}   // wakes the prober
+}
+
+// New makes a Reader; nothing runs before Run.
+func New(o Options, sink Sink) *Reader {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Reader{o: o, sink: sink, log: o.Logger, wanted: map[int32]int64{}, kick: make(chan struct{}, 1)}
+}
+
+// Want says that somebody waits for the partition's position to reach next, so that the Reader looks behind
+// what polls show. It may be called at any time from any goroutine.
+func (r *Reader) Want(partition int32, next int64) {
+	r.mu.Lock()
+	r.wanted[partition] = max(r.wanted[partition], next)
+	r.mu.Unlock()
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Reader) want(partition int32) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wanted[partition]
+}
+
+// reopen ends a session whose log is no longer the one being read.
+type reopen struct {
+	reason string
+	err    error
+}
+
+func (e *reopen) Error() string { return e.reason + ": " + e.err.Error() }
+func (e *reopen) Unwrap() error { return e.err }
+
+// Run reads until ctx ends, which is no error. Before the first load is complete it returns an error that Kafka
+// calls fatal (bad credentials, no authorization); after it, it keeps trying for ever (DESIGN decision 11).
+func (r *Reader) Run(ctx context.Context) error {
+	aux, err := kafka.NewClient(r.o.Kafka)
+	if err != nil {
+		return fmt.Errorf("ingest %s: %w", r.o.Topic, err)
+	}
+	defer aux.Close()
+	loadedOnce, reason := false, ""
+	b := backoff{}
+	for {
+		s := &session{r: r, aux: aux, reason: reason}
+		err := s.run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		loadedOnce = loadedOnce || s.loaded
+		if s.loaded {
+			b.reset()
+		}
+		var re *reopen
+		switch {
+		case errors.As(err, &re):
+			reason = re.reason
+			r.log.Warn("the log being read is gone, loading it again while the old state is served", "topic", r.o.Topic, "reason", reason, "error", re.err)
+		case kafka.Classify(err) == kafka.Fatal && !loadedOnce:
+			return fmt.Errorf("ingest %s: %w", r.o.Topic, err)
+		default:
+			r.sink.Trouble(err)
+		}
+		if !b.wait(ctx) {
+			return nil
+		}
+	}
+}
+
+// backoff doubles from backoffMin to backoffMax.
+type backoff struct{ next time.Duration }
+
+func (b *backoff) reset() { b.next = 0 }
+
+// wait sleeps and reports whether ctx is still good.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.next = min(max(2*b.next, backoffMin), backoffMax)
+	return sleep(ctx, b.next)
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// session reads one incarnation of the topic from its start on.
+type session struct {
+	r      *Reader
+	aux    *kgo.Client // never the consumer's: a probe there waits behind a long poll (KAFKA-NOTES section 1)
+	con    *kgo.Client
+	reason string
+	id     [16]byte
+
+	mu      sync.Mutex // one call into the sink at a time
+	parts   []partition
+	loaded  bool
+	pending int // partitions that have not reached their target
+	bad     error
+}
+
+type partition struct {
+	Progress
+	target int64 // captured once, when the load began
+	probed int64 // the position at the last probe tick: only one that has not moved since is asked about
+}
+
+func (s *session) run(ctx context.Context) error {
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	defer s.con.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.poll(ctx) })
+	g.Go(func() error { return s.watch(ctx) })
+	g.Go(func() error { return s.probeStuck(ctx) })
+	return g.Wait()
+}
+
+// open finds the topic, its bounds and its leaders, and begins the load. While the topic is missing it waits.
+func (s *session) open(ctx context.Context) error {
+	topic := s.r.o.Topic
+	said := false
+	var b backoff
+	for {
+		t, err := s.metadata(ctx)
+		if err == nil {
+			var starts, ends map[int32]int64
+			if starts, ends, err = s.bounds(ctx, t); err == nil {
+				s.begin(t, starts, ends)
+				break
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		missing := errors.Is(err, kerr.UnknownTopicOrPartition)
+		if missing {
+			err = fmt.Errorf("%w: create topic %q (compacted), or start with --create-topic; waiting for it", ErrNoTopic, topic)
+		}
+		switch {
+		case kafka.Classify(err) == kafka.Fatal:
+			return err
+		case !said:
+			said = true
+			s.r.log.Warn("cannot read the topic yet, trying again until it works", "topic", topic, "error", err)
+		}
+		s.r.sink.Trouble(err)
+		if missing {
+			if !sleep(ctx, watchEvery) {
+				return ctx.Err()
+			}
+		} else if !b.wait(ctx) {
+			return ctx.Err()
+		}
+	}
+	iso := kgo.ReadCommitted()
+	if s.r.o.ReadUncommitted {
+		iso = kgo.ReadUncommitted()
+	}
+	var err error
+	s.con, err = kafka.NewClient(s.r.o.Kafka, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: s.offsets(0)}),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.KeepControlRecords(), kgo.KeepRetryableFetchErrors(),
+		kgo.FetchIsolationLevel(iso), kgo.FetchMaxWait(fetchMaxWait))
+	return err
+}
+
+// begin starts the load in the sink. An empty partition's position is its log start.
+func (s *session) begin(t kafka.Topic, starts, ends map[int32]int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.id = t.ID
+	inc := Incarnation{TopicID: t.ID}
+	for i := range t.Partitions {
+		p := partition{Progress: Progress{Partition: int32(i), Next: starts[int32(i)], LogStart: starts[int32(i)], Epoch: -1}, target: ends[int32(i)], probed: -1}
+		if p.Next < p.target {
+			s.pending++
+		}
+		s.parts = append(s.parts, p)
+		inc.Partitions = append(inc.Partitions, p.Progress)
+	}
+	s.r.mu.Lock()
+	clear(s.r.wanted) // offsets of another incarnation
+	s.r.mu.Unlock()
+	s.r.sink.Trouble(nil)
+	s.r.sink.Load(inc, s.reason)
+	s.maybeLoaded()
+}
+
+func (s *session) maybeLoaded() {
+	if !s.loaded && s.pending == 0 {
+		s.loaded = true
+		s.r.sink.Loaded()
+	}
+}
+
+// offsets are where the consumer starts reading partitions from the given one on.
+func (s *session) offsets(from int) map[int32]kgo.Offset {
+	m := map[int32]kgo.Offset{}
+	for _, p := range s.parts[from:] {
+		m[p.Partition] = kgo.NewOffset().At(p.Next)
+	}
+	return m
+}
+
+// apply hands b to the sink with the positions that it brings.
+func (s *session) apply(b *Batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bad != nil {
+		s.bad = nil
+		s.r.sink.Trouble(nil)
+	}
+	for i := range b.Progress {
+		n := &b.Progress[i]
+		p := &s.parts[n.Partition]
+		if n.Next <= p.Next {
+			n.Next = p.Next
+		}
+		n.LogStart = max(n.LogStart, p.LogStart)
+		if n.Epoch < 0 {
+			n.Epoch = p.Epoch
+		}
+		if p.Next < p.target && n.Next >= p.target {
+			s.pending--
+		}
+		p.Progress = *n
+	}
+	s.r.sink.Apply(b)
+	s.maybeLoaded()
+}
+
+// trouble tells the sink why reading does not go on, or that it does again.
+func (s *session) trouble(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil || s.bad != nil {
+		s.bad = err
+		s.r.sink.Trouble(err)
+	}
+}

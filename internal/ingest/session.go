@@ -1,0 +1,319 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kkv-project/kkv/internal/kafka"
+)
+
+// poll hands what the consumer fetches to the sink until the log turns out to be another one.
+func (s *session) poll(ctx context.Context) error {
+	var b backoff
+	for {
+		fs := s.con.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		batch, err := s.batch(fs)
+		if len(batch.Progress) > 0 {
+			s.apply(batch)
+			b.reset()
+		}
+		if err == nil {
+			continue
+		}
+		var re *reopen
+		switch {
+		case errors.As(err, &re):
+			return re
+		case lost(err):
+			return &reopen{ReasonRebuilt, err}
+		}
+		if len(batch.Progress) == 0 { // kgo's errors come in a hot loop (KAFKA-NOTES section 4)
+			s.trouble(err)
+			if !b.wait(ctx) {
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// lost: the log below our position is not what we read, or its start moved past us. An unknown topic ID is left
+// to watch, for a broker that starts up may answer it about a topic that is well.
+func lost(err error) bool {
+	return kafka.Classify(err) == kafka.Reopen && !errors.Is(err, kerr.UnknownTopicID) && !errors.Is(err, kerr.InconsistentTopicID)
+}
+
+// batch turns one poll into a Batch. Of the errors it returns the most serious.
+func (s *session) batch(fs kgo.Fetches) (*Batch, error) {
+	b := &Batch{Records: make([]Record, 0, fs.NumRecords())}
+	var worst error
+	fs.EachTopic(func(t kgo.FetchTopic) {
+		if t.TopicID != [16]byte{} && t.TopicID != s.id {
+			worst = &reopen{ReasonRecreated, fmt.Errorf("fetched from topic ID %x", t.TopicID)}
+		}
+	})
+	if worst != nil {
+		return b, worst
+	}
+	fs.EachPartition(func(tp kgo.FetchTopicPartition) {
+		if tp.Err != nil {
+			err := fmt.Errorf("fetch %s/%d: %w", tp.Topic, tp.Partition, tp.Err)
+			if worst == nil || lost(err) {
+				worst = err
+			}
+		}
+		if len(tp.Records) == 0 {
+			return
+		}
+		for _, r := range tp.Records {
+			if r.Attrs.IsControl() {
+				continue // a transaction's marker: no record, but it moves the position
+			}
+			b.Records = append(b.Records, Record{Key: r.Key, Value: r.Value, Headers: r.Headers, Partition: r.Partition,
+				Offset: r.Offset, Epoch: r.LeaderEpoch, Timestamp: r.Timestamp.UnixMilli()})
+		}
+		last := tp.Records[len(tp.Records)-1]
+		b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: last.Offset + 1, Epoch: last.LeaderEpoch, LogStart: tp.LogStartOffset})
+	})
+	return b, worst
+}
+
+func (s *session) metadata(ctx context.Context) (kafka.Topic, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	t, err := kafka.Metadata(ctx, s.aux, s.r.o.Topic)
+	if err == nil && len(t.Partitions) == 0 {
+		err = fmt.Errorf("topic %s: %w", s.r.o.Topic, kerr.UnknownTopicOrPartition)
+	}
+	return t, err
+}
+
+// bounds asks for every partition's log start and the end to which a load reads: the last stable offset, or the
+// high watermark where uncommitted records are shown. ListOffsets goes by name, so that it answers for whatever
+// incarnation there is: the topic's ID is compared before and after (KAFKA-NOTES section 2).
+func (s *session) bounds(ctx context.Context, t kafka.Topic) (starts, ends map[int32]int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	adm := kadm.NewClient(s.aux)
+	if starts, err = offsetsOf(adm.ListStartOffsets(ctx, t.Name)); err != nil {
+		return nil, nil, fmt.Errorf("list start offsets of %s: %w", t.Name, err)
+	}
+	if s.r.o.ReadUncommitted {
+		ends, err = offsetsOf(adm.ListEndOffsets(ctx, t.Name))
+	} else {
+		ends, err = offsetsOf(adm.ListCommittedOffsets(ctx, t.Name))
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("list end offsets of %s: %w", t.Name, err)
+	}
+	again, err := s.metadata(ctx)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case again.ID != t.ID:
+		return nil, nil, fmt.Errorf("topic %s was created anew while its offsets were listed: %w", t.Name, kerr.UnknownTopicID)
+	case len(starts) < len(t.Partitions) || len(ends) < len(t.Partitions):
+		return nil, nil, fmt.Errorf("topic %s has %d partitions but offsets of %d and %d were answered: %w", t.Name, len(t.Partitions), len(starts), len(ends), kerr.LeaderNotAvailable)
+	}
+	return starts, ends, nil
+}
+
+// offsetsOf is all or nothing: OFFSET_NOT_AVAILABLE (KIP-207) comes per partition, with offset -1.
+func offsetsOf(l kadm.ListedOffsets, err error) (map[int32]int64, error) {
+	if err == nil {
+		err = l.Error()
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := map[int32]int64{}
+	l.Each(func(o kadm.ListedOffset) { m[o.Partition] = o.Offset })
+	return m, nil
+}
+
+// watch asks, every watchEvery, how far the leaders' logs reach, so that the sink can tell its age (rule 7), and
+// then whether the topic is still the same: ListOffsets goes by name, and IDs never come back, so an answer counts
+// once the metadata asked after it names our incarnation. It also finds added partitions.
+func (s *session) watch(ctx context.Context) error {
+	adm := kadm.NewClient(s.aux)
+	away := false
+	for first := true; first || sleep(ctx, watchEvery); first = false {
+		asked := time.Now()
+		cctx, cancel := context.WithTimeout(ctx, callTimeout)
+		ends, err := adm.ListEndOffsets(cctx, s.r.o.Topic)
+		cancel()
+		t, merr := s.metadata(ctx)
+		if merr != nil {
+			err = merr
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(merr, kerr.UnknownTopicOrPartition):
+			err = fmt.Errorf("%w any more: topic %q was deleted; serving what was read, waiting for it to be created again", ErrNoTopic, s.r.o.Topic)
+		case err == nil && t.ID != s.id:
+			return &reopen{ReasonRecreated, fmt.Errorf("topic ID was %x and is now %x", s.id, t.ID)}
+		case err == nil:
+			s.current(ends, asked)
+			if len(t.Partitions) > len(s.parts) { // only this goroutine adds to parts
+				err = s.addPartitions(ctx, t)
+			}
+		}
+		s.trouble(err)
+		if (err != nil) != away {
+			away = err != nil
+			if away {
+				s.r.log.Warn("Kafka does not answer for the topic, serving what was read and trying again", "topic", s.r.o.Topic, "error", err)
+			} else {
+				s.r.log.Info("Kafka answers again", "topic", s.r.o.Topic)
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+func (s *session) current(ends kadm.ListedOffsets, asked time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Err == nil && int(o.Partition) < len(s.parts) {
+			s.r.sink.Current(o.Partition, o.Offset, asked)
+		}
+	})
+}
+
+func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
+	starts, _, err := s.bounds(ctx, t)
+	if err != nil {
+		return err
+	}
+	b := &Batch{}
+	s.mu.Lock()
+	old := len(s.parts)
+	for i := old; i < len(t.Partitions); i++ {
+		p := Progress{Partition: int32(i), Next: starts[int32(i)], LogStart: starts[int32(i)], Epoch: -1}
+		s.parts = append(s.parts, partition{Progress: p, probed: -1})
+		b.Progress = append(b.Progress, p)
+	}
+	s.mu.Unlock()
+	s.apply(b)
+	s.con.AddConsumePartitions(map[string]map[int32]kgo.Offset{t.Name: s.offsets(old)})
+	return nil
+}
+
+// probeStuck looks behind the polls wherever a position stands short of one that somebody waits for.
+func (s *session) probeStuck(ctx context.Context) error {
+	for {
+		stuck, waiting := s.stuck()
+		for _, p := range stuck {
+			next, err := s.probe(ctx, p)
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err != nil && lost(err):
+				return &reopen{ReasonRebuilt, fmt.Errorf("probe %s/%d at %d: %w", s.r.o.Topic, p.Partition, p.Next, err)}
+			case err != nil:
+				if !sleep(ctx, backoffMin) {
+					return ctx.Err()
+				}
+			case next > p.Next:
+				s.apply(&Batch{Progress: []Progress{{Partition: p.Partition, Next: next, Epoch: -1, LogStart: p.LogStart}}})
+			}
+		}
+		if waiting {
+			if !sleep(ctx, probeEvery) {
+				return ctx.Err()
+			}
+			continue
+		}
+		select {
+		case <-s.r.kick:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// stuck lists the partitions that are waited for and have not moved since the last look.
+func (s *session) stuck() (stuck []Progress, waiting bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.Next >= max(p.target, s.r.want(p.Partition)) {
+			continue
+		}
+		waiting = true
+		if p.probed == p.Next {
+			stuck = append(stuck, p.Progress)
+		}
+		p.probed = p.Next
+	}
+	return stuck, waiting
+}
+
+var errShort = errors.New("the broker left the partition out of its answer")
+
+// probe returns a position such that nothing visible lies between p.Next and it: it fetches one partition
+// without waiting and looks at the batches that kgo's polls hide (markers, aborted records, emptied batches), or
+// at the last stable offset where the log holds none. Only an answer about this one partition proves that: with
+// several in a fetch, a broker leaves out what exceeds its budget (KAFKA-NOTES section 1).
+func (s *session) probe(ctx context.Context, p Progress) (int64, error) {
+	t, err := s.metadata(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if t.ID != s.id {
+		return 0, kerr.UnknownTopicID
+	}
+	if int(p.Partition) >= len(t.Partitions) || t.Partitions[p.Partition].Leader < 0 {
+		return 0, kerr.LeaderNotAvailable
+	}
+	iso, level := kgo.ReadCommitted(), int8(1)
+	if s.r.o.ReadUncommitted {
+		iso, level = kgo.ReadUncommitted(), 0
+	}
+	part := kmsg.NewFetchRequestTopicPartition()
+	part.Partition, part.FetchOffset, part.PartitionMaxBytes = p.Partition, p.Next, 64<<10
+	topic := kmsg.NewFetchRequestTopic()
+	topic.Topic, topic.TopicID, topic.Partitions = s.r.o.Topic, s.id, []kmsg.FetchRequestTopicPartition{part}
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = 0, 0, 64<<10, level
+	req.SessionEpoch, req.Topics = -1, []kmsg.FetchRequestTopic{topic} // no fetch session (KIP-227)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	kr, err := s.aux.Broker(int(t.Partitions[p.Partition].Leader)).RetriableRequest(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	resp := kr.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return 0, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return 0, errShort // throttled, say: not the same as empty
+	}
+	rp := &resp.Topics[0].Partitions[0]
+	got, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: p.Next, IsolationLevel: iso, Topic: s.r.o.Topic,
+		Partition: p.Partition}, rp, kgo.DefaultDecompressor(), nil)
+	switch {
+	case got.Err != nil:
+		return 0, got.Err
+	case len(got.Records) > 0:
+		return got.Records[0].Offset, nil // the poll will bring it
+	case len(rp.RecordBatches) == 0 && level == 0:
+		return max(p.Next, rp.HighWatermark), nil
+	case len(rp.RecordBatches) == 0:
+		return max(p.Next, rp.LastStableOffset), nil
+	}
+	return next, nil
+}
