@@ -1,0 +1,88 @@
+package devbroker
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func produce(t *testing.T, addr string, values ...string) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.DefaultProduceTopic("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for _, v := range values {
+		if err := cl.ProduceSync(t.Context(), kgo.KeySliceRecord([]byte("k"), []byte(v))).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func consume(t *testing.T, addr string, n int) (values []string) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumeTopics("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for len(values) < n {
+		fs := cl.PollFetches(ctx)
+		if err := fs.Err0(); err != nil {
+			t.Fatal(err)
+		}
+		fs.EachRecord(func(r *kgo.Record) { values = append(values, string(r.Value)) })
+	}
+	return values
+}
+
+func TestDataOutlivesTheBroker(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		b, err := Start(Options{Listen: "127.0.0.1:0", DataDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.CreateTopic("t", 1); err != nil {
+			t.Fatal(err)
+		}
+		produce(t, b.Addr(), "1", "2")
+		if got := consume(t, b.Addr(), 2*(i+1)); len(got) != 2*(i+1) {
+			t.Errorf("start %d: read %q", i, got)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOneProcessADirectoryAndPort(t *testing.T) {
+	dir := t.TempDir()
+	b, err := Start(Options{Listen: "127.0.0.1:0", DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(Options{Listen: "127.0.0.1:0", DataDir: dir}); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second broker on the directory: %v", err)
+	}
+	if _, err := Start(Options{Listen: b.Addr()}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a second broker on the port: %v", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err = Start(Options{Listen: "127.0.0.1:0", DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
