@@ -1,0 +1,154 @@
+package httpapi
+
+import (
+	"bufio"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/kkv-project/kkv/internal/cache"
+	"github.com/kkv-project/kkv/internal/store"
+)
+
+// compat answers the routes of kafka-keyvalue 1.x and 2.x (CONTRACT section 1). path is what follows /cache/v1/,
+// escaped as sent.
+func (s *Server) compat(w http.ResponseWriter, r *http.Request, path string) {
+	if !allow(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	switch {
+	case strings.HasPrefix(path, "raw/"):
+		s.compatRaw(w, r, strings.TrimPrefix(path, "raw/"))
+	case path == "keys":
+		s.compatList(w, r, "application/octet-stream", func(rec *store.Record) []byte { return rec.Key })
+	case path == "values":
+		s.compatList(w, r, "text/plain;charset=UTF-8", func(rec *store.Record) []byte { return rec.Value })
+	case strings.HasPrefix(path, "offset/"):
+		s.compatOffset(w, strings.TrimPrefix(path, "offset/"))
+	default:
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// compatRaw: everything after /raw/ in the request target is the key, its query string included, for the old
+// clients do not escape.
+func (s *Server) compatRaw(w http.ResponseWriter, r *http.Request, escaped string) {
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		escaped += "?" + r.URL.RawQuery
+	}
+	key, err := url.PathUnescape(escaped)
+	if err != nil {
+		http.Error(w, "the key is not percent-encoded: "+err.Error()+"; write a bare % as %25", http.StatusBadRequest)
+		return
+	}
+	rec, mark, err := s.cache.Get([]byte(key))
+	if err != nil {
+		s.compatNotReady(w, err)
+		return
+	}
+	s.compatMark(w.Header(), mark)
+	if rec == nil {
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(rec.Value)))
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(rec.Value) // the client is gone if this fails
+	}
+}
+
+// compatList writes one field of every live record, each followed by a line break, at one position.
+func (s *Server) compatList(w http.ResponseWriter, r *http.Request, contentType string, field func(*store.Record) []byte) {
+	snap, mark, err := s.cache.Snapshot()
+	if err != nil {
+		s.compatNotReady(w, err)
+		return
+	}
+	s.compatMark(w.Header(), mark)
+	w.Header().Set("Content-Type", contentType)
+	if r.Method == http.MethodHead {
+		return
+	}
+	b := bufio.NewWriterSize(w, 32<<10)
+	for rec := range snap.All(nil, nil) {
+		_, _ = b.Write(field(rec))
+		if b.WriteByte('\n') != nil {
+			return // the client is gone; a bufio.Writer keeps its first error
+		}
+	}
+	_ = b.Flush()
+}
+
+// compatOffset: the last offset seen, which is the position less one; answered while loading, too.
+func (s *Server) compatOffset(w http.ResponseWriter, path string) {
+	w.Header().Set("Content-Type", "text/plain;charset=UTF-8")
+	w.Header().Set("Cache-Control", "no-cache")
+	topic, partition, ok := strings.Cut(path, "/")
+	name, err := url.PathUnescape(topic)
+	n, err2 := strconv.ParseInt(partition, 10, 32)
+	if !ok || err != nil || err2 != nil || n < 0 {
+		http.Error(w, "want /cache/v1/offset/{topic}/{partition}", http.StatusBadRequest)
+		return
+	}
+	st := s.cache.Status()
+	if name != s.topic || int(n) >= len(st.Partitions) || st.Partitions[n].Next == 0 {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	_, _ = w.Write(strconv.AppendInt(nil, st.Partitions[n].Next-1, 10))
+}
+
+func (s *Server) compatNotReady(w http.ResponseWriter, err error) {
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, err.Error(), http.StatusServiceUnavailable)
+}
+
+func (s *Server) compatMark(h http.Header, m *cache.Mark) {
+	markHeaders(h, m)
+	h["X-Kkv-Last-Seen-Offsets"] = []string{s.offsets.of(s.topic, m)}
+}
+
+// offsetsHeader is the value of x-kkv-last-seen-offsets, made once a position.
+type offsetsHeader struct {
+	last atomic.Pointer[offsetsAt]
+}
+
+type offsetsAt struct {
+	mark *cache.Mark
+	text string
+}
+
+// of names position − 1 of every partition that is not at 0, in the order of the original's answers.
+func (o *offsetsHeader) of(topic string, m *cache.Mark) string {
+	if at := o.last.Load(); at != nil && at.mark == m {
+		return at.text
+	}
+	name := strconv.Quote(topic) // topic names are [a-zA-Z0-9._-]
+	b := []byte{'['}
+	for i := m.Position.Len() - 1; i >= 0; i-- {
+		next := m.Position.Partition(int32(i)).Next
+		if next <= 0 {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"offset":`...)
+		b = strconv.AppendInt(b, next-1, 10)
+		b = append(b, `,"partition":`...)
+		b = strconv.AppendInt(b, int64(i), 10)
+		b = append(b, `,"topic":`...)
+		b = append(b, name...)
+		b = append(b, '}')
+	}
+	b = append(b, ']')
+	at := &offsetsAt{m, string(b)}
+	o.last.Store(at)
+	return at.text
+}

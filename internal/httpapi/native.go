@@ -1,0 +1,371 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/position"
+	"github.com/kkv-project/kkv/internal/store"
+)
+
+// native answers the routes of CONTRACT section 3. path is what follows /v1/topics/, escaped as sent.
+func (s *Server) native(w http.ResponseWriter, r *http.Request, path string) {
+	topic, rest, _ := strings.Cut(path, "/")
+	name, err := url.PathUnescape(topic)
+	if err != nil {
+		problem(w, r, http.StatusBadRequest, "bad-request", "The topic is not percent-encoded.")
+		return
+	}
+	if name != "" && name != s.topic {
+		problem(w, r, http.StatusNotFound, "not-found", "This server serves the topic "+strconv.Quote(s.topic)+", not "+strconv.Quote(name)+".")
+		return
+	}
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		problem(w, r, http.StatusBadRequest, "bad-request", "The query string cannot be read: "+err.Error()+".")
+		return
+	}
+	switch {
+	case name == "" && rest == "":
+		if nativeAllow(w, r, http.MethodGet, http.MethodHead) {
+			s.answerJSON(w, map[string]any{"topics": []any{s.topicStatus()}})
+		}
+	case rest == "":
+		if nativeAllow(w, r, http.MethodGet, http.MethodHead) {
+			s.answerJSON(w, s.topicStatus())
+		}
+	case rest == "watch":
+		if nativeAllow(w, r, http.MethodGet) {
+			s.watch(w, r, q)
+		}
+	case strings.HasPrefix(rest, "keys/"):
+		s.key(w, r, q, strings.TrimPrefix(rest, "keys/"))
+	default:
+		problem(w, r, http.StatusNotFound, "not-found", "There is no such route; GET /v1/topics/"+s.topic+"/keys/{key} and GET /v1/topics/"+s.topic+"/watch are.")
+	}
+}
+
+func nativeAllow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, m := range methods {
+		if r.Method == m {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	problem(w, r, http.StatusMethodNotAllowed, "bad-request", "Use one of the methods "+strings.Join(methods, ", ")+".")
+	return false
+}
+
+func (s *Server) answerJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-cache")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v) // the client is gone if this fails
+}
+
+// topicJSON and partitionJSON are the status routes' answer.
+type topicJSON struct {
+	Topic      string          `json:"topic"`
+	TopicID    string          `json:"topicId"` // as Kafka's tools print it
+	Stage      string          `json:"stage"`
+	Ready      bool            `json:"ready"`
+	Trouble    string          `json:"trouble,omitempty"`
+	Keys       int             `json:"keys"`
+	Bytes      int64           `json:"bytes"`
+	Conflicts  int             `json:"conflicts"` // keys that live in several partitions
+	Partitions []partitionJSON `json:"partitions"`
+}
+
+type partitionJSON struct {
+	Partition int32  `json:"partition"`
+	Position  int64  `json:"position"`
+	End       *int64 `json:"end"`
+	LogStart  int64  `json:"logStart"`
+	AgeMs     *int64 `json:"ageMs"` // null: not known
+}
+
+func (s *Server) topicStatus() topicJSON {
+	st := s.cache.Status()
+	t := topicJSON{Topic: st.Topic, Stage: st.Stage.String(), Ready: st.Ready, Keys: st.Keys, Bytes: st.Bytes, Conflicts: st.Conflicts,
+		TopicID: base64.RawURLEncoding.EncodeToString(st.TopicID[:]), Partitions: []partitionJSON{}}
+	if st.Trouble != nil {
+		t.Trouble = st.Trouble.Error()
+	}
+	for _, p := range st.Partitions {
+		pj := partitionJSON{Partition: p.Partition, Position: p.Next, LogStart: p.LogStart}
+		if p.End >= 0 {
+			pj.End = &p.End
+		}
+		if p.Age >= 0 {
+			ms := p.Age.Milliseconds()
+			pj.AgeMs = &ms
+		}
+		t.Partitions = append(t.Partitions, pj)
+	}
+	return t
+}
+
+// key answers one key's route; escaped is the key as sent.
+func (s *Server) key(w http.ResponseWriter, r *http.Request, q url.Values, escaped string) {
+	if !nativeAllow(w, r, http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete) {
+		return
+	}
+	key, err := decodeKey(escaped, q.Get("keyEncoding"))
+	if err != nil {
+		problem(w, r, http.StatusBadRequest, "bad-key", err.Error())
+		return
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		s.getKey(w, r, key)
+		return
+	}
+	if s.o.Producer == nil {
+		w.Header().Set("Allow", "GET, HEAD")
+		problem(w, r, http.StatusMethodNotAllowed, "read-only", "Start the server with --writable to write through it, or write through the gateway.")
+		return
+	}
+	s.writeKey(w, r, q, key)
+}
+
+func decodeKey(escaped, encoding string) ([]byte, error) {
+	key, err := url.PathUnescape(escaped)
+	if err != nil {
+		return nil, errors.New("The key is not percent-encoded: " + err.Error() + ".")
+	}
+	switch encoding {
+	case "":
+		return []byte(key), nil
+	case "base64url":
+		b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(key, "="))
+		if err != nil {
+			return nil, errors.New("The key is not base64url (RFC 4648 section 5): " + err.Error() + ".")
+		}
+		return b, nil
+	}
+	return nil, errors.New("The only keyEncoding is base64url, not " + strconv.Quote(encoding) + ".")
+}
+
+// etag names one record: "<topic ID, 8 hex>-<partition>-<epoch>-<offset>", opaque to clients (GUARANTEES rule 18).
+func etag(topicID [16]byte, r *store.Record) string {
+	b := append(make([]byte, 0, 48), '"')
+	b = hex.AppendEncode(b, topicID[:4])
+	b = append(b, '-')
+	b = strconv.AppendInt(b, int64(r.Partition), 10)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, int64(r.Epoch), 10)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, r.Offset, 10)
+	return string(append(b, '"'))
+}
+
+func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
+	rec, mark, err := s.cache.Get(key)
+	if err != nil {
+		problem(w, r, http.StatusServiceUnavailable, "not-ready", err.Error())
+		return
+	}
+	h := w.Header()
+	markHeaders(h, mark)
+	if rec == nil {
+		problem(w, r, http.StatusNotFound, "not-found", "The key has no value at this position.")
+		return
+	}
+	tag := etag(mark.Position.TopicID(), rec)
+	h.Set("ETag", tag)
+	h.Set("Last-Modified", time.UnixMilli(rec.Timestamp).UTC().Format(http.TimeFormat))
+	h.Set("Kkv-Record", strconv.Itoa(int(rec.Partition))+":"+strconv.FormatInt(rec.Offset, 10))
+	h.Set("Kkv-Timestamp", strconv.FormatInt(rec.Timestamp, 10))
+	if matches(r.Header.Values("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("X-Content-Type-Options", "nosniff")
+	for _, rh := range rec.Headers {
+		if strings.EqualFold(rh.Key, "content-type") {
+			if headerSafe(string(rh.Value)) {
+				h.Set("Content-Type", string(rh.Value))
+			}
+			continue
+		}
+		if name := "X-Kafka-" + rh.Key; token(name) {
+			h.Add(name, base64.StdEncoding.EncodeToString(rh.Value))
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(rec.Value)))
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(rec.Value) // the client is gone if this fails
+	}
+}
+
+// matches: one of the entity tags listed is tag, compared weakly, or "*" (RFC 9110 section 13.1.2).
+func matches(lines []string, tag string) bool {
+	for _, l := range lines {
+		for t := range strings.SplitSeq(l, ",") {
+			t = strings.TrimPrefix(strings.TrimSpace(t), "W/")
+			if t == tag || t == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// token: may stand as the name of an HTTP field (RFC 9110 section 5.6.2).
+func token(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func headerSafe(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// writeKey is PUT and DELETE: produce, then wait until this cache serves what was written (GUARANTEES rule 8).
+func (s *Server) writeKey(w http.ResponseWriter, r *http.Request, q url.Values, key []byte) {
+	limit, err := timeout(r, q)
+	if err != nil {
+		problem(w, r, http.StatusBadRequest, "bad-request", err.Error())
+		return
+	}
+	for _, h := range []string{"If-Match", "If-Unmodified-Since", "If-None-Match"} {
+		if r.Header.Get(h) != "" {
+			problem(w, r, http.StatusBadRequest, "bad-request", "Kafka has no conditional write, so "+h+" cannot be kept; leave it out.")
+			return
+		}
+	}
+	msg := kafka.Message{Topic: s.topic, Key: key}
+	if msg.Headers, err = recordHeaders(r.Header); err != nil {
+		problem(w, r, http.StatusBadRequest, "bad-request", err.Error())
+		return
+	}
+	if r.Method == http.MethodPut {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.MaxBody))
+		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+			problem(w, r, http.StatusRequestEntityTooLarge, "too-large", "A value may be of "+strconv.FormatInt(s.o.MaxBody, 10)+" bytes at most.")
+			return
+		} else if err != nil {
+			problem(w, r, http.StatusBadRequest, "bad-request", "The value did not arrive whole: "+err.Error()+".")
+			return
+		}
+		msg.Value = append([]byte{}, body...) // never nil: an empty body is an empty value, not a tombstone
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	defer cancel()
+	ack, err := s.produce(ctx, msg)
+	if err != nil {
+		s.writeFailed(w, r, err)
+		return
+	}
+	s.writeDone(ctx, w, key, ack)
+}
+
+// produce writes to the partition where the key lives, so that its log order is one; a tombstone goes to each one
+// where it lives (GUARANTEES rule 14). The acknowledgement is the last one's.
+func (s *Server) produce(ctx context.Context, msg kafka.Message) (ack kafka.Ack, err error) {
+	partitions := s.cache.Partitions(msg.Key)
+	switch {
+	case len(partitions) == 0:
+		partitions = []int32{-1} // by the key's hash
+	case msg.Value != nil:
+		partitions = partitions[:1]
+	}
+	for _, p := range partitions {
+		msg.Partition = p
+		if ack, err = s.o.Producer.Produce(ctx, msg); err != nil {
+			return ack, err
+		}
+	}
+	return ack, nil
+}
+
+// recordHeaders are the request's X-Kafka-… fields, and its content type unless it is what curl -d sends unasked.
+func recordHeaders(h http.Header) ([]kafka.Header, error) {
+	var out []kafka.Header
+	for name, values := range h {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		rest, ok := strings.CutPrefix(name, "X-Kafka-")
+		if !ok {
+			continue
+		}
+		for _, v := range values {
+			b, err := base64.StdEncoding.DecodeString(v)
+			if err != nil {
+				return nil, errors.New("The header " + name + " is not base64: " + err.Error() + ".")
+			}
+			out = append(out, kafka.Header{Key: rest, Value: b})
+		}
+	}
+	if ct := h.Get("Content-Type"); ct != "" && ct != "application/x-www-form-urlencoded" {
+		out = append(out, kafka.Header{Key: "content-type", Value: []byte(ct)})
+	}
+	return out, nil
+}
+
+func (s *Server) writeFailed(w http.ResponseWriter, r *http.Request, err error) {
+	detail := err.Error()
+	if hint := kafka.Hint(err); hint != "" {
+		detail += "; " + hint
+	}
+	switch {
+	case kafka.OutcomeUnknown(err):
+		problem(w, r, http.StatusGatewayTimeout, "outcome-unknown", detail)
+	case errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge):
+		problem(w, r, http.StatusRequestEntityTooLarge, "too-large", detail)
+	case kafka.Classify(err) == kafka.Fatal:
+		problem(w, r, http.StatusForbidden, "refused", detail)
+	default:
+		problem(w, r, http.StatusServiceUnavailable, "not-sent", detail)
+	}
+}
+
+func (s *Server) writeDone(ctx context.Context, w http.ResponseWriter, key []byte, ack kafka.Ack) {
+	h := w.Header()
+	status := http.StatusOK
+	if err := s.cache.WaitFor(ctx, ack.TopicID, ack.Partition, ack.Offset); err != nil {
+		status = http.StatusAccepted // acknowledged, and never an error: clients would write it twice
+	}
+	pos := position.FromWrite(ack.TopicID, ack.Partition, ack.Offset)
+	if rec, mark, err := s.cache.Get(key); err == nil && status == http.StatusOK {
+		// The cache's own position is of use beyond the write's: what this client reads next may not go back.
+		pos = mark.Position.Merge(pos)
+		if rec != nil && rec.Partition == ack.Partition && rec.Offset == ack.Offset {
+			h.Set("ETag", etag(mark.Position.TopicID(), rec))
+		}
+		markAge(h, mark)
+	}
+	h.Set("Kkv-Position", pos.String())
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	b := append([]byte(nil), `{"partition":`...)
+	b = strconv.AppendInt(b, int64(ack.Partition), 10)
+	b = append(b, `,"offset":`...)
+	b = strconv.AppendInt(b, ack.Offset, 10)
+	b = append(b, `,"timestamp":`...)
+	b = strconv.AppendInt(b, ack.Timestamp.UnixMilli(), 10)
+	_, _ = w.Write(append(b, '}', '\n')) // the client is gone if this fails
+}

@@ -1,0 +1,178 @@
+// Package httpapi is the cache's HTTP door: the routes that users of kafka-keyvalue already call (compat.go), the
+// native ones (native.go, watch.go), health and metrics. CONTRACT.md lists them.
+//
+// Routes are matched on the escaped path as it was sent, because keys are bytes: `a//b`, `%2F` or an empty key
+// must reach their handler, and none may be redirected as http.ServeMux would.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/kkv-project/kkv/internal/cache"
+	"github.com/kkv-project/kkv/internal/kafka"
+)
+
+// Producer writes records; *kafka.Producer is one.
+type Producer interface {
+	Produce(ctx context.Context, m kafka.Message) (kafka.Ack, error)
+}
+
+// Options of a Server.
+type Options struct {
+	Cache *cache.Cache
+	// Producer serves PUT and DELETE; nil makes the server read-only.
+	Producer Producer
+	// Gatherer is what /metrics shows; nil: an empty registry.
+	Gatherer prometheus.Gatherer
+	// MaxBody bounds a PUT's value in bytes; 0: 32 MiB.
+	MaxBody int64
+	Logger  *slog.Logger
+}
+
+// Server is an http.Handler, safe for concurrent use.
+type Server struct {
+	o        Options
+	cache    *cache.Cache
+	topic    string
+	log      *slog.Logger
+	metrics  http.Handler
+	offsets  offsetsHeader
+	cop      *http.CrossOriginProtection
+	draining chan struct{}
+	drain    sync.Once
+}
+
+// New makes a Server. It starts nothing.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Gatherer == nil {
+		o.Gatherer = prometheus.NewRegistry()
+	}
+	if o.MaxBody == 0 {
+		o.MaxBody = 32 << 20
+	}
+	s := &Server{o: o, cache: o.Cache, topic: o.Cache.Topic(), log: o.Logger, draining: make(chan struct{}),
+		metrics: promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}), cop: http.NewCrossOriginProtection()}
+	s.cop.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		problem(w, r, http.StatusForbidden, "cross-origin", "A page of another origin may not write here; call from your own server, or without a browser.")
+	}))
+	return s
+}
+
+// Drain ends the open watches, telling each when to come back. New ones are refused from then on.
+func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
+
+// ServeHTTP routes by the escaped path as sent.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.cop.Handler(http.HandlerFunc(s.route)).ServeHTTP(w, r)
+}
+
+func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	switch {
+	case strings.HasPrefix(path, "/cache/v1/"):
+		s.compat(w, r, strings.TrimPrefix(path, "/cache/v1/"))
+	case path == "/v1/topics" || strings.HasPrefix(path, "/v1/topics/"):
+		s.native(w, r, strings.TrimPrefix(strings.TrimPrefix(path, "/v1/topics"), "/"))
+	case path == "/q/metrics" || path == "/metrics":
+		if allow(w, r, http.MethodGet, http.MethodHead) {
+			s.metrics.ServeHTTP(w, r)
+		}
+	default:
+		if h, ok := healthRoutes[path]; ok {
+			if allow(w, r, http.MethodGet, http.MethodHead) {
+				h(s, w)
+			}
+			return
+		}
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// allow answers 405 unless the request's method is one of those given.
+func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, m := range methods {
+		if r.Method == m {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	w.Header().Set("Content-Length", "0")
+	w.WriteHeader(http.StatusMethodNotAllowed)
+	return false
+}
+
+// markHeaders puts the position of the state that an answer was taken from on it, and its age (CONTRACT
+// section 3), with what caches on the way must know (GUARANTEES rule 18).
+func markHeaders(h http.Header, m *cache.Mark) {
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Kkv-Position", m.Text)
+	markAge(h, m)
+}
+
+func markAge(h http.Header, m *cache.Mark) {
+	if age, ok := m.Age(); ok {
+		h.Set("Kkv-Age-Ms", strconv.FormatInt(age.Milliseconds(), 10))
+	}
+}
+
+const (
+	defaultTimeout = 5 * time.Second
+	maxTimeout     = time.Minute
+)
+
+// timeout is what Kkv-Timeout or ?timeout= asks for, a Go duration; at most a minute.
+func timeout(r *http.Request, q url.Values) (time.Duration, error) {
+	text := r.Header.Get("Kkv-Timeout")
+	if v := q.Get("timeout"); v != "" {
+		text = v
+	}
+	if text == "" {
+		return defaultTimeout, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, errors.New("the timeout " + strconv.Quote(text) + " is not a duration such as 500ms or 2s")
+	}
+	return min(d, maxTimeout), nil
+}
+
+// LoopbackOnly refuses requests whose Host names a public machine, where the server listens on loopback: a page
+// that rebinds its own name to 127.0.0.1 would otherwise be of the same origin. Names without a dot and those
+// under .localhost pass, since nobody can own them in the public DNS. On other listeners it changes nothing.
+func LoopbackOnly(listen net.Addr, h http.Handler) http.Handler {
+	tcp, ok := listen.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsLoopback() {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
+		ip, err := netip.ParseAddr(host)
+		local := err == nil && ip.IsLoopback() || err != nil && (!strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost"))
+		if !local {
+			problem(w, r, http.StatusMisdirectedRequest, "foreign-host", "This server listens on loopback and answers only to local names; call it as http://"+listen.String()+".")
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
