@@ -155,6 +155,10 @@ func (e *Entry) setHeader(h http.Header) error {
 			e.Headers = append(e.Headers, Header{Key: rest, Value: b})
 		}
 	}
+	// A record's own content-type goes as the answer's; octet-stream is what a record without one is answered with.
+	if ct := h.Get("Content-Type"); ct != "" && ct != "application/octet-stream" && h.Get("X-Kafka-Content-Type") == "" {
+		e.Headers = append(e.Headers, Header{Key: "Content-Type", Value: []byte(ct)})
+	}
 	slices.SortStableFunc(e.Headers, func(a, b Header) int { return strings.Compare(a.Key, b.Key) })
 	return nil
 }
@@ -206,7 +210,8 @@ func (c *Client) tryWrite(ctx context.Context, method, key string, value []byte)
 			return w, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 		}
 		w, err = c.acknowledged(resp)
-		if !errors.Is(err, ErrNotReady) { // a cache that is not ready passes nothing on (GUARANTEES rule 8)
+		var se *StatusError
+		if !errors.As(err, &se) || !se.notSent() {
 			c.prefer(i)
 			return w, err
 		}
@@ -314,9 +319,6 @@ func (c *Client) send(ctx context.Context, server int, r call) (*http.Response, 
 	if r.accept != "" {
 		req.Header.Set("Accept", r.accept)
 	}
-	if r.body != nil {
-		req.Header.Set("Content-Type", "application/octet-stream")
-	}
 	if r.method == http.MethodGet {
 		if p := c.Position(); !p.IsZero() {
 			req.Header.Set("Kkv-At-Least", p.String())
@@ -393,6 +395,12 @@ func escape(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// notSent reports whether the answer to a write says that Kafka never saw it (GUARANTEES rule 8): a 503 of a cache, not
+// one of something before it.
+func (e *StatusError) notSent() bool {
+	return e.Status == http.StatusServiceUnavailable && (e.name() == "not-ready" || e.name() == "not-sent")
 }
 
 // notSent reports whether err of a request says that no byte of it left: no connection came about.

@@ -98,11 +98,11 @@ func TestClientKeys(t *testing.T) {
 
 func TestClientEntry(t *testing.T) {
 	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
-		part, off := s.Put("k", "", wire.Header{Key: "Trace", Value: []byte{1, 2}}, wire.Header{Key: "Content-Type", Value: []byte("x")},
+		part, off := s.Put("k", "", wire.Header{Key: "Trace", Value: []byte{1, 2}}, wire.Header{Key: "content-type", Value: []byte("x/y")},
 			wire.Header{Key: "Trace", Value: []byte{3}})
 		got, err := newClient(t, options(n)).Get(t.Context(), "k")
 		want := Entry{Key: "k", Value: []byte{}, Partition: part, Offset: off, Timestamp: time.UnixMilli(time.Now().UnixMilli()),
-			Headers: []Header{{"Content-Type", []byte("x")}, {"Trace", []byte{1, 2}}, {"Trace", []byte{3}}}}
+			Headers: []Header{{"Content-Type", []byte("x/y")}, {"Trace", []byte{1, 2}}, {"Trace", []byte{3}}}}
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 		}
@@ -231,6 +231,7 @@ func TestWriteOutcomes(t *testing.T) {
 	}{
 		{first: "gone", written: true},
 		{first: "loading", status: 503, typ: "not-ready", written: true},
+		{first: "away", status: 503, typ: "not-sent", written: true},
 		{first: "proxy", status: 503, typ: "plain", want: ErrOutcomeUnknown},
 		{first: "proxy", status: 502, typ: "plain", want: ErrOutcomeUnknown},
 		{first: "late", status: 504, typ: "outcome-unknown", want: ErrOutcomeUnknown},
@@ -278,6 +279,34 @@ func TestWriteWithoutContext(t *testing.T) {
 		defer cancel()
 		_, err := c.Put(ctx, "k", nil)
 		if !errors.Is(err, ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	})
+}
+
+// A record has the headers that the caller gave it: none.
+func TestPutSendsNoContentType(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		got := "no request"
+		s.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+			got = strings.Join(r.Header.Values("Content-Type"), ",")
+			return false
+		})
+		if _, err := newClient(t, options(n)).Put(t.Context(), "k", []byte("v")); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "Content-Type", got, "")
+	})
+}
+
+// A wrong topic is not an absent key.
+func TestUnknownTopicIsNotAnAbsentKey(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, _ *cachetest.Server) {
+		o := options(n)
+		o.Topic = "u"
+		_, err := newClient(t, o).Get(t.Context(), "k")
+		var se *StatusError
+		if !errors.As(err, &se) || se.Status != 404 || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "this server serves t") {
 			t.Error(err)
 		}
 	})

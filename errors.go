@@ -61,11 +61,14 @@ func (e *StatusError) Error() string {
 	return b.String()
 }
 
-// Unwrap is the sentinel of e's Type, or nil.
+// Unwrap is the sentinel of e's Type, or nil. A 404 that names no position is about a topic or a route, not a key, so it
+// is not ErrNotFound (GUARANTEES rule 2).
 func (e *StatusError) Unwrap() error {
 	switch e.name() {
 	case "not-found":
-		return ErrNotFound
+		if !e.Position.IsZero() {
+			return ErrNotFound
+		}
 	case "not-ready":
 		return ErrNotReady
 	case "behind":
