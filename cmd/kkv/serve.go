@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kkv-project/kkv/internal/config"
+	"github.com/kkv-project/kkv/internal/httpapi"
+)
+
+// exitCode ends the process with that code, as the management listener was asked to.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("shut down with exit code %d", int(e)) }
+
+// grace is how long requests under way may take once the process is told to end.
+const grace = 5 * time.Second
+
+// runServe is `kkv serve`: one cache on one topic.
+func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger *slog.Logger) error {
+	k, err := kafkaConfig(s.Kafka, logger)
+	if err != nil {
+		return err
+	}
+	l, err := listen("listen", s.Listen)
+	if err != nil {
+		return err
+	}
+	n, err := newNode(nodeOptions{kafka: k, topic: s.Topic, listener: l, writable: s.Writable, readUncommitted: s.Isolation == "read_uncommitted",
+		pushHistory: s.OnUpdateAfterOffset == "earliest", targets: s.Targets(), backoff: s.DispatcherRetryBackoff, logger: logger})
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	if s.ManagementListen != "" {
+		ml, err := listen("management-listen", s.ManagementListen)
+		if err != nil {
+			return err
+		}
+		codes := make(chan int, 1)
+		h := httpapi.Management(func(code int) {
+			select {
+			case codes <- code:
+			default: // shutting down already
+			}
+		}, func(w io.Writer) error { return cmd.Print(w) })
+		g.Go(func() error { return serveHTTP(gctx, ml, httpapi.LoopbackOnly(ml.Addr(), h), logger, time.Second) })
+		g.Go(func() error {
+			select {
+			case code := <-codes:
+				return exitCode(code)
+			case <-gctx.Done():
+				return nil
+			}
+		})
+		logger.Info("management", "address", ml.Addr().String())
+	}
+	if s.CreateTopic {
+		g.Go(func() error {
+			err := createTopic(gctx, k, s.Topic, s.CreateTopicPartitions, s.CreateTopicReplication, logger)
+			if gctx.Err() != nil {
+				return nil
+			}
+			return err
+		})
+	}
+	g.Go(func() error { return n.run(gctx, grace) })
+	g.Go(func() error {
+		start := time.Now()
+		logger.Info("loading", "topic", s.Topic, "address", l.Addr().String())
+		select {
+		case <-n.cache.Ready():
+			st := n.cache.Status()
+			logger.Info("ready", "topic", s.Topic, "keys", st.Keys, "bytes", st.Bytes, "partitions", len(st.Partitions), "took", time.Since(start).Round(time.Millisecond))
+		case <-gctx.Done():
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// runGateway is `kkv gateway`: an HTTP door to Kafka.
+func runGateway(ctx context.Context, s *config.Gateway, logger *slog.Logger) error {
+	k, err := kafkaConfig(s.Kafka, logger)
+	if err != nil {
+		return err
+	}
+	k.Partitioner = s.Partitioner
+	l, err := listen("listen", s.Listen)
+	if err != nil {
+		return err
+	}
+	logger.Info("gateway", "address", l.Addr().String())
+	return serveGateway(ctx, gatewayOptions{kafka: k, cluster: s.Cluster, listener: l, logger: logger}, grace)
+}

@@ -1,0 +1,240 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/kkv-project/kkv/internal/feed"
+	"github.com/kkv-project/kkv/internal/position"
+)
+
+// target reads the feed for one receiver and sends it POSTs. All but what mu guards belongs to run's goroutine.
+type target struct {
+	d      *Dispatcher
+	id     string
+	cancel context.CancelFunc
+	poke   chan struct{} // of capacity 1: url or ready changed
+
+	reader *feed.Reader
+	pos    position.Position // all up to it is told, pending, or was never to be told
+	live   bool              // something other than skipped history was read
+
+	done     chan error // of capacity 1: how the POST under way ended
+	inFlight *post
+	retry    *post // the last POST, if it failed
+	maxKeys  int
+	pause    *time.Timer
+	pausing  bool
+	tries    int // failures in a row, or since the receiver last moved or turned ready
+
+	mu      sync.Mutex // run writes under it, others read; url, ready and wake are the Dispatcher's to write
+	url     string
+	ready   bool
+	wake    bool // forget the pause: the receiver has moved or turned ready
+	pending *pending
+	failing int // failures in a row
+	lastErr string
+	since   time.Time // of the first of them
+}
+
+func newTarget(d *Dispatcher, l Target, cancel context.CancelFunc) *target {
+	return &target{d: d, id: l.ID, url: l.URL, ready: l.Ready, cancel: cancel, poke: make(chan struct{}, 1),
+		reader: d.o.Source.Reader(), done: make(chan error, 1), maxKeys: d.o.MaxKeysPerPost, pending: newPending()}
+}
+
+// update takes over what a new list says of the target.
+func (t *target) update(l Target) {
+	t.mu.Lock()
+	if l.URL != t.url || l.Ready && !t.ready {
+		t.wake = true
+	}
+	t.url, t.ready = l.URL, l.Ready
+	t.mu.Unlock()
+	select {
+	case t.poke <- struct{}{}:
+	default:
+	}
+}
+
+// closed stands for a feed that has more.
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// run goes on until ctx ends. It never waits for the receiver: while a POST is under way it reads on and merges.
+func (t *target) run(ctx context.Context) {
+	t.pause = time.NewTimer(0)
+	t.pause.Stop()
+	defer t.pause.Stop()
+	for ctx.Err() == nil {
+		more := t.read()
+		t.start(ctx)
+		select {
+		case <-more:
+		case err := <-t.done:
+			t.ended(ctx, err)
+		case <-t.pause.C:
+			t.pausing = false
+		case <-t.poke:
+		case <-ctx.Done():
+		}
+	}
+	if t.inFlight != nil {
+		t.ended(ctx, <-t.done) // promptly, for its context has ended
+	}
+}
+
+// read merges one batch, if there is one, and returns a channel that is closed when there is more to read.
+func (t *target) read() <-chan struct{} {
+	b, more, err := t.reader.TryNext()
+	switch {
+	case err != nil: // ErrLagged
+		t.lagged()
+	case b == nil:
+		return more
+	case b.History && !t.d.o.History:
+		t.pos = b.Position
+	case b.Reset != "":
+		t.live = true
+		t.catchUp(position.Position{})
+		// The state just merged does not name what was deleted between the reset and now.
+		t.catchUp(b.Position)
+	default:
+		t.live = true
+		t.merge(b)
+	}
+	return closed
+}
+
+func (t *target) merge(b *feed.Batch) {
+	now := time.Now()
+	var merged uint64
+	t.mu.Lock()
+	for i := range b.Changes {
+		if c := &b.Changes[i]; t.d.valid(c.Key) && t.pending.add(c, suppress(c), now) {
+			merged++
+		}
+	}
+	t.mu.Unlock()
+	t.pos = b.Position
+	t.d.merged.Add(merged)
+}
+
+// lagged finds the way back after falling off the ring.
+func (t *target) lagged() {
+	if !t.live && !t.d.o.History {
+		// What was missed may all be history. It is, if loading goes on after a new reader was taken.
+		r := t.d.o.Source.Reader()
+		if t.d.o.Loading() {
+			t.reader = r
+			return
+		}
+	}
+	t.live = true
+	t.catchUp(t.pos)
+}
+
+// catchUp merges what changed since then, or the whole state for the zero Position. What it merges is told even
+// if the value is an equal one: that cannot be known here.
+func (t *target) catchUp(since position.Position) {
+	changes, at, r := t.changedSince(since)
+	if !since.IsZero() && !at.Covers(since) { // a reset was missed: the log is another, or shorter
+		since = position.Position{}
+		changes, at, r = t.changedSince(since)
+	}
+	now := time.Now()
+	t.mu.Lock()
+	if since.IsZero() {
+		t.pending.replace(changes, at, at.TopicID() != t.pos.TopicID(), now)
+	} else {
+		t.d.merged.Add(t.pending.addAll(changes, now))
+	}
+	t.mu.Unlock()
+	t.pos, t.reader = at, r
+}
+
+func (t *target) changedSince(since position.Position) ([]feed.Change, position.Position, *feed.Reader) {
+	var changes []feed.Change
+	at, r := t.d.o.Source.ChangedSince(since, func(c feed.Change) {
+		if t.d.valid(c.Key) {
+			changes = append(changes, feed.Change{Key: bytes.Clone(c.Key), Deleted: c.Deleted,
+				Partition: c.Partition, Offset: c.Offset})
+		}
+	})
+	return changes, at, r
+}
+
+// start sends the next POST, if it is time for one.
+func (t *target) start(ctx context.Context) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.wake {
+		t.wake, t.pausing, t.tries = false, false, 0
+		t.pause.Stop()
+	}
+	if t.inFlight != nil || t.pausing || !t.ready {
+		return
+	}
+	n := t.retry
+	t.retry = nil
+	if n == nil || !t.pending.renew(n) {
+		if n = t.pending.next(t.d.o.Topic, t.maxKeys); n == nil {
+			return
+		}
+	}
+	if t.failing > 0 {
+		t.d.retries.Add(1)
+	}
+	t.inFlight = n
+	url := t.url
+	go func() { t.done <- t.d.send(ctx, url, n) }()
+}
+
+// ended takes in how the POST under way ended.
+func (t *target) ended(ctx context.Context, err error) {
+	n := t.inFlight
+	t.inFlight = nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil {
+		t.d.ok.Add(1)
+		t.pending.told(n, time.Now())
+		if t.failing > 0 {
+			t.d.o.Logger.Info("webhook target answers again", "target", t.id, "topic", t.d.o.Topic,
+				"failures", t.failing, "after", time.Since(t.since).Round(time.Millisecond))
+		}
+		t.failing, t.tries, t.lastErr = 0, 0, ""
+		return
+	}
+	if ctx.Err() != nil {
+		return // cancelled by us
+	}
+	t.d.failures.Add(1)
+	t.d.merged.Add(t.pending.failed(n))
+	t.retry = n
+	if status := statusError(0); errors.As(err, &status) && status == http.StatusRequestEntityTooLarge && len(n.items) > 1 {
+		t.maxKeys, t.retry = len(n.items)/2, nil
+	}
+	t.failing++
+	t.tries++
+	t.lastErr = err.Error()
+	if t.failing == 1 {
+		t.since = time.Now()
+		t.d.o.Logger.Warn("webhook target fails; changes accumulate and are tried again for ever",
+			"target", t.id, "topic", t.d.o.Topic, "pendingKeys", len(t.pending.keys), "error", err)
+	}
+	t.pausing = true
+	t.pause.Reset(pause(t.d.o.Backoff, t.tries))
+}
+
+// pause is how long to wait after so many failures in a row.
+func pause(base time.Duration, failures int) time.Duration {
+	d := base
+	for i := 1; i < failures && d < maxBackoff; i++ {
+		d = min(2*d, maxBackoff)
+	}
+	return d - rand.N(d/2+1)
+}

@@ -1,0 +1,497 @@
+package kkv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kkv-project/kkv/internal/cachetest"
+)
+
+func TestMirror(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Put("b", "1")
+		s.Put("a", "1")
+		s.SetReady(false)
+		m := open(t, options(n))
+		var j journal
+		m.OnUpdate(j.add)
+		synctest.Wait()
+		if _, ok := m.Get("a"); ok || show(m) != "" || !m.Position().IsZero() || m.Stats().Ready {
+			t.Error("shows something before it is ready")
+		}
+		time.AfterFunc(time.Minute, func() { s.SetReady(true) })
+		start := time.Now()
+		if err := m.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d > time.Minute+startupBackoff {
+			t.Errorf("ready only after %v", d)
+		}
+		equal(t, "state", show(m), "a=1 b=1")
+		equal(t, "the first state is no update", j.take(), "")
+
+		s.Put("c", "1")
+		s.Put("a", "2")
+		s.Put("a", "2")
+		s.Delete("b")
+		equal(t, "updates", j.take(), "c=1 a=2 a=2 -b")
+		equal(t, "state", show(m), "a=2 c=1")
+		e, ok := m.Get("a")
+		if !ok || e.Key != "a" || e.Timestamp.IsZero() || e.Offset != 2 {
+			t.Errorf("%+v", e)
+		}
+		equal(t, "position", m.Position().String(), s.Position())
+		st := m.Stats()
+		st.LastHeard = time.Time{}
+		failures := st.Failures
+		st.Failures = 0
+		equal(t, "stats", st, Stats{Ready: true, Live: true, Keys: 2, Bytes: 4, Updates: 4, Connects: 1})
+		if failures == 0 {
+			t.Error("no failures counted while the server was not ready")
+		}
+	})
+}
+
+// All is one position, even while the mirror moves on under it.
+func TestMirrorAll(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		for i := range 100 {
+			s.Put(fmt.Sprintf("k%02d", i), "old")
+		}
+		s.Put("other", "old")
+		m := ready(t, options(n))
+		i := 0
+		for k, e := range m.All("k") {
+			if i == 10 {
+				for i := range 100 {
+					s.Put(fmt.Sprintf("k%02d", i), "new")
+				}
+				s.Delete("k50")
+				synctest.Wait()
+			}
+			if want := fmt.Sprintf("k%02d", i); k != want || string(e.Value) != "old" {
+				t.Fatalf("%s=%s, want %s=old", k, e.Value, want)
+			}
+			i++
+		}
+		equal(t, "keys", i, 100)
+		if _, ok := m.Get("k50"); ok {
+			t.Error("k50 is still there")
+		}
+		e, _ := m.Get("k51")
+		equal(t, "k51", string(e.Value), "new")
+	})
+}
+
+// A batch becomes visible in one step.
+func TestMirrorBatch(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Batch("x", "0", "y", "0")
+		m := ready(t, options(n))
+		var heard []string
+		m.OnUpdate(func(u Update) { heard = append(heard, u.Key+"="+string(u.Value)+" in "+show(m)) })
+		s.Batch("x", "1", "y", "1")
+		synctest.Wait()
+		equal(t, "heard", strings.Join(heard, "; "), "x=1 in x=1 y=1; y=1 in x=1 y=1")
+	})
+}
+
+func TestMirrorPut(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		m := ready(t, options(n))
+		for i := range 50 {
+			v := strconv.Itoa(i)
+			p, err := m.Put(t.Context(), "k", []byte(v))
+			if err != nil || !m.Position().Covers(p) {
+				t.Fatalf("put: %q, %v; mirror at %q", p, err, m.Position())
+			}
+			if e, ok := m.Get("k"); !ok || string(e.Value) != v {
+				t.Fatalf("get after put %s: %q, %v", v, e.Value, ok)
+			}
+		}
+		if _, err := m.Delete(t.Context(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := m.Get("k"); ok {
+			t.Error("there after delete")
+		}
+
+		s.Hold(true) // acknowledged, not served
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		p, err := m.Put(ctx, "k", []byte("late"))
+		if !errors.Is(err, ErrBehind) || !errors.Is(err, context.DeadlineExceeded) || p.IsZero() {
+			t.Errorf("%q, %v", p, err)
+		}
+		time.AfterFunc(time.Second, func() { s.Hold(false) })
+		if err := m.WaitFor(t.Context(), p); err != nil {
+			t.Error(err)
+		}
+		equal(t, "state", show(m), "k=late")
+	})
+}
+
+// A put into a mirror of a prefix does not wait for progress about keys that the mirror does not hold.
+func TestMirrorPrefix(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Put("a/1", "x")
+		s.Put("b/1", "x")
+		o := options(n)
+		o.Prefix = "a/"
+		m := ready(t, o)
+		equal(t, "state", show(m), "a/1=x")
+		start := time.Now()
+		for i := range 20 {
+			s.Put("b/"+strconv.Itoa(i), "y")
+			if _, err := m.Put(t.Context(), "a/2", []byte("z")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		equal(t, "waited", time.Since(start), 0)
+		equal(t, "state", show(m), "a/1=x a/2=z")
+		if _, err := m.Put(t.Context(), "b/1", nil); err == nil || !strings.Contains(err.Error(), `begin with "a/"`) {
+			t.Error(err)
+		}
+	})
+}
+
+// Callbacks may use the mirror: a Put in one ends, although no other callback runs meanwhile.
+func TestMirrorCallbackPuts(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		m := ready(t, options(n))
+		var j journal
+		m.OnUpdate(func(u Update) {
+			j.add(u)
+			if !u.Deleted && !strings.HasPrefix(u.Key, "copy/") {
+				if _, err := m.Put(t.Context(), "copy/"+u.Key, u.Value); err != nil {
+					t.Error(err)
+				}
+				if e, _ := m.Get("copy/" + u.Key); string(e.Value) != string(u.Value) {
+					t.Errorf("get in the callback: %q", e.Value)
+				}
+			}
+		})
+		s.Batch("a", "1", "b", "2")
+		equal(t, "heard", j.take(), "a=1 b=2 copy/a=1 copy/b=2")
+	})
+}
+
+// After a reconnection callbacks hear of what is truly different, and of nothing else.
+func TestMirrorReconnects(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		var l logs
+		o := options(n)
+		o.Logger = l.logger()
+		s.Put("gone", "1")
+		s.Put("changed", "1")
+		s.Put("same", "1")
+		s.Put("rewritten", "1")
+		m := ready(t, o)
+		var j journal
+		var gone Update
+		m.OnUpdate(func(u Update) {
+			j.add(u)
+			if u.Key == "gone" {
+				gone = u
+			}
+		})
+		n.Stop("a")
+		synctest.Wait()
+		if m.Stats().Live || show(m) == "" {
+			t.Error("away: it must say so, and keep showing what it has")
+		}
+		s.Delete("gone")
+		s.Put("changed", "2")
+		s.Put("rewritten", "1")
+		s.Put("added", "1")
+		s.Put("passing", "1")
+		s.Delete("passing")
+		time.Sleep(time.Hour)
+		equal(t, "while away", j.take(), "")
+		n.Serve("a", s)
+		time.Sleep(maxBackoff)
+		equal(t, "differences", j.take(), "-gone added=1 changed=2")
+		equal(t, "state", show(m), "added=1 changed=2 rewritten=1 same=1")
+		if !gone.Deleted || gone.Offset != -1 || !gone.Timestamp.IsZero() {
+			t.Errorf("%+v", gone)
+		}
+		if e, _ := m.Get("rewritten"); e.Offset == 0 {
+			t.Errorf("%+v is the old record", e)
+		}
+		s.Put("same", "2")
+		equal(t, "live again", j.take(), "same=2")
+		equal(t, "log lines", strings.Count(l.String(), "\n"), 2)
+		if !strings.Contains(l.String(), "level=WARN msg=\"lost the watch") || !strings.Contains(l.String(), "level=INFO msg=\"the watch is back") {
+			t.Error(l.String())
+		}
+		if st := m.Stats(); !st.Live || st.Connects != 2 || st.Resets != 1 || st.Failures < 100 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+func TestMirrorReset(t *testing.T) {
+	for _, tell := range []bool{true, false} {
+		t.Run(fmt.Sprint(tell), func(t *testing.T) {
+			bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+				s.Put("a", "1")
+				s.Put("b", "1")
+				s.Put("b", "2")
+				m := ready(t, options(n))
+				var j journal
+				m.OnUpdate(j.add)
+				time.Sleep(time.Minute)
+				s.Replace(tell, "b", "2", "c", "3")
+				time.Sleep(maxBackoff)
+				equal(t, "differences", j.take(), "-a c=3")
+				equal(t, "state", show(m), "b=2 c=3")
+				equal(t, "position", m.Position().String()[:22], s.Position()[:22])
+				s.Put("c", "4")
+				equal(t, "live", j.take(), "c=4")
+			})
+		})
+	}
+}
+
+// A replica that is behind does not take the mirror back in time, but it may catch up.
+func TestMirrorNeverGoesBack(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, a *cachetest.Server) {
+		b := cachetest.New("t") // a replica of a that is fed by hand
+		n.Serve("b", b)
+		a.Put("k", "1")
+		b.Put("k", "1")
+		a.Put("k", "2")
+		a.Put("k", "3")
+		a.Put("other", "1")
+		m := ready(t, options(n, "http://a", "http://b"))
+		var j journal
+		m.OnUpdate(j.add)
+		n.Stop("a")
+		time.Sleep(3 * time.Second)
+		equal(t, "state", show(m), "k=3 other=1")
+		if m.Stats().Live {
+			t.Error("live, although the replica is behind")
+		}
+		b.Put("k", "2")
+		b.Put("k", "3")
+		synctest.Wait()
+		if m.Stats().Live {
+			t.Error("live, although the replica lacks a record")
+		}
+		b.Put("other", "1")
+		synctest.Wait()
+		if !m.Stats().Live {
+			t.Error("not live, although the replica has caught up")
+		}
+		b.Put("k", "4")
+		equal(t, "heard", j.take(), "k=4")
+		equal(t, "state", show(m), "k=4 other=1")
+	})
+}
+
+// Once a replica has proved to be current and still lacks records, they are lost, and the mirror follows.
+func TestMirrorFollowsTruncation(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, a *cachetest.Server) {
+		b := cachetest.New("t")
+		n.Serve("b", b)
+		a.Put("k", "1")
+		b.Put("k", "1")
+		a.Put("k", "2")
+		m := ready(t, options(n, "http://a", "http://b"))
+		var j journal
+		m.OnUpdate(j.add)
+		n.Stop("a")
+		time.Sleep(clockSkew + 15*time.Second) // two lines of progress
+		equal(t, "heard", j.take(), "k=1")
+		if !m.Stats().Live {
+			t.Error("not live")
+		}
+	})
+}
+
+func TestMirrorRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Token = "right"
+		o := options(n)
+		o.Token = "wrong"
+		m := open(t, o)
+		var se *StatusError
+		if err := m.Ready(t.Context()); !errors.As(err, &se) || se.Status != 401 {
+			t.Error(err)
+		}
+		if err := m.WaitFor(t.Context(), m.Position()); !errors.As(err, &se) || !errors.Is(err, ErrBehind) {
+			t.Error(err)
+		}
+		if _, err := m.Put(t.Context(), "k", nil); !errors.As(err, &se) {
+			t.Error(err)
+		}
+		_ = m.Close()
+		if err := m.Ready(t.Context()); !errors.As(err, &se) {
+			t.Error(err)
+		}
+
+		o.Token, o.Topic = "right", "u"
+		if err := open(t, o).Ready(t.Context()); !errors.As(err, &se) || se.Status != 404 || errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+
+		// Later neither ends it: both may come back.
+		o.Topic = "t"
+		m = ready(t, o)
+		for _, status := range []int{401, 404, 503} {
+			s.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+				http.Error(w, "no", status)
+				return true
+			})
+			s.Drop()
+			time.Sleep(time.Minute)
+			s.Intercept(nil)
+			s.Put("k", strconv.Itoa(status))
+			time.Sleep(maxBackoff)
+			equal(t, "state", show(m), "k="+strconv.Itoa(status))
+		}
+	})
+}
+
+func TestMirrorReadyTellsWhy(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		m := open(t, options(n, "http://gone"))
+		err := m.Ready(ctx)
+		if !errors.Is(err, ErrNotReady) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection refused") {
+			t.Error(err)
+		}
+		n.Serve("html", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }))
+		m = open(t, options(n, "http://html"))
+		ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := m.Ready(ctx); err == nil || !strings.Contains(err.Error(), "is this a kkv server?") {
+			t.Error(err)
+		}
+	})
+}
+
+func TestMirrorCloses(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Put("k", "v")
+		m := ready(t, options(n))
+		s.Hold(true)
+		done := make(chan error)
+		go func() { _, err := m.Put(t.Context(), "k", []byte("w")); done <- err }()
+		synctest.Wait()
+		for range 2 {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := <-done; !errors.Is(err, ErrClosed) || !errors.Is(err, ErrBehind) {
+			t.Error(err)
+		}
+		for _, err := range []error{m.Ready(t.Context()), func() error { _, err := m.Put(t.Context(), "k", nil); return err }()} {
+			if !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+		}
+		equal(t, "state", show(m), "k=v")
+		if m.Stats().Live {
+			t.Error("live after Close")
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		m, err := Open(ctx, options(n, "http://gone")) // Open's context ends it, too
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := m.Ready(t.Context()); !errors.Is(err, ErrClosed) || !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		_ = m.Close()
+	})
+}
+
+// Mirrors converge on what the servers hold, through any number of lost connections, and callbacks tell the whole
+// way there.
+func TestMirrorConverges(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	bubble(t, func(t *testing.T, n *cachetest.Network, a *cachetest.Server) {
+		b := cachetest.New("t")
+		n.Serve("b", b)
+		servers := map[string]*cachetest.Server{"a": a, "b": b}
+		up := map[string]bool{"a": true, "b": true}
+		m := ready(t, options(n, "http://a", "http://b"))
+		told := make(map[string]string)
+		m.OnUpdate(func(u Update) {
+			delete(told, u.Key)
+			if !u.Deleted {
+				told[u.Key] = string(u.Value)
+			}
+		})
+		for i := range 2000 {
+			key, value := "k"+strconv.Itoa(rng.IntN(50)), strconv.Itoa(i)
+			switch r := rng.IntN(100); {
+			case r < 60:
+				a.Put(key, value)
+				b.Put(key, value)
+			case r < 80:
+				a.Delete(key)
+				b.Delete(key)
+			case r < 85:
+				a.Drop()
+				b.Drop()
+			case r < 90:
+				name := []string{"a", "b"}[rng.IntN(2)]
+				if up[name] = !up[name]; up[name] {
+					n.Serve(name, servers[name])
+				} else {
+					n.Stop(name)
+				}
+			default:
+				time.Sleep(time.Duration(rng.Int64N(int64(2 * time.Second))))
+			}
+		}
+		for name := range servers {
+			if !up[name] {
+				n.Serve(name, servers[name])
+			}
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		equal(t, "position", m.Position().Covers(must(ParsePosition(a.Position()))), true)
+		seen := 0
+		for k, e := range m.All("") {
+			seen++
+			v, ok := a.Value(k)
+			if !ok || v != string(e.Value) || told[k] != v {
+				t.Errorf("%s: mirror %s, told %s, server %s %v", k, e.Value, told[k], v, ok)
+			}
+		}
+		equal(t, "keys", seen, len(a.Keys()))
+		equal(t, "keys told", len(told), seen)
+		equal(t, "keys counted", m.Stats().Keys, seen)
+		var bytes int64
+		for k, e := range m.All("") {
+			bytes += int64(len(k) + len(e.Value))
+		}
+		equal(t, "bytes counted", m.Stats().Bytes, bytes)
+	})
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
