@@ -2,7 +2,8 @@ package store
 
 import (
 	"encoding/binary"
-	"iter"
+
+	"github.com/kkv-project/kkv/internal/wire"
 )
 
 // Record is one record of the log. The bytes of a Record that a Store returns are the Store's: never change them.
@@ -13,42 +14,7 @@ type Record struct {
 	Offset    int64
 	Epoch     int32 // leader epoch of the record's batch (KIP-101), -1 where Kafka named none
 	Timestamp int64 // milliseconds since the Unix epoch
-	Headers   Headers
-}
-
-// Headers are a record's headers in the store's own encoding; nil for none. Build them with Append.
-type Headers []byte
-
-// Append adds a header; a nil value is Kafka's null.
-func (h Headers) Append(key string, value []byte) Headers {
-	h = binary.AppendUvarint(h, uint64(len(key)))
-	h = append(h, key...)
-	if value == nil {
-		return binary.AppendUvarint(h, 0)
-	}
-	h = binary.AppendUvarint(h, uint64(len(value))+1)
-	return append(h, value...)
-}
-
-// All yields the headers in their order. The values are views.
-func (h Headers) All() iter.Seq2[string, []byte] {
-	return func(yield func(string, []byte) bool) {
-		for b := []byte(h); len(b) > 0; {
-			n, w := binary.Uvarint(b)
-			key := string(b[w : w+int(n)])
-			b = b[w+int(n):]
-			n, w = binary.Uvarint(b)
-			b = b[w:]
-			var value []byte
-			if n > 0 {
-				value = b[: n-1 : n-1]
-				b = b[n-1:]
-			}
-			if !yield(key, value) {
-				return
-			}
-		}
-	}
+	Headers   wire.Headers
 }
 
 // wins tells which of two live records of one key in two partitions is its value: the later timestamp, then the

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/kkv-project/kkv/internal/wire"
 )
 
 func newRand(t testing.TB) *rand.Rand {
@@ -378,7 +380,7 @@ func TestAtOnce(t *testing.T) {
 func TestGetAllocatesNothing(t *testing.T) {
 	s := New()
 	for i := range 1000 {
-		s.Apply(&Record{Key: fmt.Append(nil, i), Value: []byte("value"), Headers: Headers(nil).Append("h", []byte("v"))})
+		s.Apply(&Record{Key: fmt.Append(nil, i), Value: []byte("value"), Headers: wire.Headers(nil).Append("h", []byte("v"))})
 	}
 	key := []byte("500")
 	var r Record
