@@ -70,6 +70,7 @@ type Cache struct {
 	ready  chan struct{} // closed when the first load is complete
 
 	nullKeys atomic.Int64
+	sorters  sync.WaitGroup
 
 	mu      sync.RWMutex
 	cur     *state // what is served; nil until the first load is complete
@@ -84,9 +85,13 @@ type state struct {
 	store   *store.Store
 	topicID [16]byte
 	parts   []part
-	reason  string // why it replaces another, "" for the first
+	reason  string        // why it replaces another, "" for the first
+	ordered chan struct{} // closed when snapshots can be taken
 	mark    atomic.Pointer[Mark]
 }
+
+// sortAtOnce is how many keys are sorted under the lock: in about a millisecond.
+const sortAtOnce = 5000
 
 type part struct {
 	position.Partition
@@ -127,6 +132,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.stage = Assigning
 	c.mu.Unlock()
+	defer c.sorters.Wait()
 	return c.reader.Run(ctx)
 }
 
@@ -137,7 +143,7 @@ func (c *Cache) Ready() <-chan struct{} { return c.ready }
 func (c *Cache) Load(inc ingest.Incarnation, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := &state{store: store.New(), topicID: inc.TopicID, reason: reason}
+	st := &state{store: store.New(), topicID: inc.TopicID, reason: reason, ordered: make(chan struct{})}
 	for _, p := range inc.Partitions {
 		st.progress(p)
 	}
@@ -178,7 +184,7 @@ func (c *Cache) Apply(b *ingest.Batch) {
 				Offset: r.Offset, Epoch: r.Epoch, Timestamp: r.Timestamp})
 			continue
 		}
-		changes = append(changes, changeOf(eff.Now, eff.Equal))
+		changes = append(changes, changeOf(&eff.Now, eff.Equal))
 	}
 	for _, p := range b.Progress {
 		st.progress(p)
@@ -206,18 +212,15 @@ func changeOf(r *store.Record, equal bool) feed.Change {
 		Timestamp: r.Timestamp, Headers: r.Headers, Equal: equal}
 }
 
-func headers(hs []kgo.RecordHeader) []wire.Header {
-	if len(hs) == 0 {
-		return nil
-	}
-	out := make([]wire.Header, len(hs))
-	for i, h := range hs {
-		out[i] = wire.Header{Key: h.Key, Value: h.Value}
+func headers(hs []kgo.RecordHeader) (out wire.Headers) {
+	for _, h := range hs {
+		out = out.Append(h.Key, h.Value)
 	}
 	return out
 }
 
-// Loaded is ingest.Sink's.
+// Loaded is ingest.Sink's. Gets are answered from here on; lists, snapshots and watches as soon as the keys are
+// sorted, which goes on aside.
 func (c *Cache) Loaded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -227,10 +230,27 @@ func (c *Cache) Loaded() {
 	first := c.cur == nil
 	c.cur, c.next = c.next, nil
 	c.stage = Polling
+	st := c.cur
+	build := st.store.StartOrder()
+	finish := func() {
+		st.store.FinishOrder(build())
+		close(st.ordered)
+	}
+	if st.store.Len() <= sortAtOnce {
+		finish()
+	} else {
+		c.sorters.Go(func() {
+			o := build()
+			build = func() *store.Order { return o }
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			finish()
+		})
+	}
 	if first {
 		close(c.ready)
 	} else {
-		c.feed.Publish(&feed.Batch{Position: c.cur.readMark().Position, Reset: c.cur.reason})
+		c.feed.Publish(&feed.Batch{Position: st.readMark().Position, Reset: st.reason})
 	}
 	c.wake()
 }
@@ -286,7 +306,11 @@ func (st *state) readMark() *Mark {
 			m.asOf = asOf
 		}
 	}
-	m.Position = position.New(st.topicID, m.asOf, parts)
+	asOf := m.asOf
+	if asOf.IsZero() {
+		asOf = time.UnixMilli(1) // not proved current yet: older than anything, but no position of a mere write
+	}
+	m.Position = position.New(st.topicID, asOf, parts)
 	m.Text = m.Position.String()
 	st.mark.Store(m)
 	return m
@@ -300,16 +324,25 @@ func (c *Cache) wake() {
 	}
 }
 
-// Get returns key's record, nil if it has none, and the position of the state it was taken from. The error is
-// ErrNotReady, with what stands in the way.
-func (c *Cache) Get(key []byte) (*store.Record, *Mark, error) {
+// Get reads key's record into r, as views, reports whether there is one, and returns the position of the state that
+// either was taken from. The error is ErrNotReady, with what stands in the way.
+func (c *Cache) Get(key []byte, r *store.Record) (bool, *Mark, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.cur == nil {
-		return nil, nil, c.notReady()
+		return false, nil, c.notReady()
 	}
-	r, _ := c.cur.store.Get(key)
-	return r, c.cur.readMark(), nil
+	return c.cur.store.Get(key, r), c.cur.readMark(), nil
+}
+
+// Mark is the position of the state served. The error is ErrNotReady, with what stands in the way.
+func (c *Cache) Mark() (*Mark, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.cur == nil {
+		return nil, c.notReady()
+	}
+	return c.cur.readMark(), nil
 }
 
 // Partitions lists the partitions in which key lives, its value's first; none if it is absent or the cache not
@@ -340,6 +373,12 @@ func (c *Cache) Snapshot() (store.Snapshot, *Mark, error) {
 func (c *Cache) Watch() (store.Snapshot, *Mark, *feed.Reader, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for c.cur != nil && !c.cur.store.Ordered() {
+		ordered := c.cur.ordered
+		c.mu.Unlock()
+		<-ordered // at most seconds, for ten million keys
+		c.mu.Lock()
+	}
 	if c.cur == nil {
 		return store.Snapshot{}, nil, nil, c.notReady()
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/kkv-project/kkv/internal/ingest"
 	"github.com/kkv-project/kkv/internal/kafka"
 	"github.com/kkv-project/kkv/internal/position"
+	"github.com/kkv-project/kkv/internal/store"
 )
 
 // world is a kfake cluster in a synctest bubble, with one producer.
@@ -141,7 +142,7 @@ func TestLoadThenFollow(t *testing.T) {
 		w.del(0, "gone")
 		w.produce(&kgo.Record{Topic: "t", Partition: 1, Value: []byte("no key")})
 		c := w.start()
-		if _, _, err := c.Get([]byte("a")); !errors.Is(err, ErrNotReady) {
+		if _, err := c.Mark(); !errors.Is(err, ErrNotReady) {
 			t.Errorf("Get before ready: %v", err)
 		}
 		w.ready(c)
@@ -175,12 +176,13 @@ func TestLoadThenFollow(t *testing.T) {
 		if st := c.Status(); st.NullKeys != 1 || st.Keys != 2 || st.Stage != Polling {
 			t.Errorf("status %+v", st)
 		}
-		r, m, _ := c.Get([]byte("a"))
+		var r store.Record
+		_, m, _ := c.Get([]byte("a"), &r)
 		if p, err := position.Parse(m.Text); err != nil || r.Offset != 1 || !p.Covers(m.Position) {
 			t.Errorf("Get: %v at %s, %v", r, m.Text, err)
 		}
 		pass(time.Second)
-		_, m, _ = c.Get([]byte("a"))
+		m, _ = c.Mark()
 		if age, ok := m.Age(); !ok || age > time.Second {
 			t.Errorf("age %v, %v", age, ok)
 		}
@@ -255,7 +257,7 @@ func TestLogStartAboveZero(t *testing.T) {
 		c := w.start()
 		w.ready(c)
 		w.wantState(c, "b=4")
-		if _, m, _ := c.Get([]byte("b")); m.Position.Partition(0).Next != 5 {
+		if m, _ := c.Mark(); m.Position.Partition(0).Next != 5 {
 			t.Errorf("an empty partition's position is its log start, got %v", m.Position)
 		}
 	})
@@ -268,7 +270,7 @@ func TestMissingTopicIsWaitedFor(t *testing.T) {
 		if st := c.Status(); !errors.Is(st.Trouble, ingest.ErrNoTopic) || st.Stage != Assigning {
 			t.Errorf("status %+v", st)
 		}
-		if _, _, err := c.Get([]byte("a")); !errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), "--create-topic") {
+		if _, err := c.Mark(); !errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), "--create-topic") {
 			t.Errorf("Get: %v", err)
 		}
 		if err := w.fake.CreateTopic("t", 2, nil); err != nil {
@@ -389,7 +391,7 @@ func TestChangedSince(t *testing.T) {
 		w.put(1, "b", "1")
 		c := w.start()
 		w.ready(c)
-		_, m, _ := c.Get([]byte("a"))
+		m, _ := c.Mark()
 		w.put(0, "c", "1")
 		w.put(1, "b", "2")
 		w.eventually(c, "a=1 b=2 c=1")

@@ -29,7 +29,7 @@ type Change struct {
 	Offset    int64
 	Epoch     int32
 	Timestamp int64 // milliseconds since the Unix epoch: the record's own
-	Headers   []wire.Header
+	Headers   wire.Headers
 	// Equal: the value is byte for byte what the key had before; only old webhooks leave such a change out.
 	Equal bool
 	// Reason says why a key vanished without a tombstone, or "" (GUARANTEES rule 13).
@@ -52,10 +52,7 @@ func (b *Batch) size() int {
 	n := 128
 	for i := range b.Changes {
 		c := &b.Changes[i]
-		n += 160 + len(c.Key) + len(c.Value)
-		for _, h := range c.Headers {
-			n += 40 + len(h.Key) + len(h.Value)
-		}
+		n += 160 + len(c.Key) + len(c.Value) + len(c.Headers)
 	}
 	return n
 }

@@ -44,13 +44,14 @@ func (s *Server) compatRaw(w http.ResponseWriter, r *http.Request, escaped strin
 		http.Error(w, "the key is not percent-encoded: "+err.Error()+"; write a bare % as %25", http.StatusBadRequest)
 		return
 	}
-	rec, mark, err := s.cache.Get([]byte(key))
+	var rec store.Record
+	ok, mark, err := s.cache.Get([]byte(key), &rec)
 	if err != nil {
 		s.compatNotReady(w, err)
 		return
 	}
 	s.compatMark(w.Header(), mark)
-	if rec == nil {
+	if !ok {
 		w.Header().Set("Content-Length", "0")
 		w.WriteHeader(http.StatusNotFound)
 		return

@@ -173,18 +173,19 @@ func etag(topicID [16]byte, r *store.Record) string {
 }
 
 func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
-	rec, mark, err := s.cache.Get(key)
+	var rec store.Record
+	ok, mark, err := s.cache.Get(key, &rec)
 	if err != nil {
 		problem(w, r, http.StatusServiceUnavailable, "not-ready", err.Error())
 		return
 	}
 	h := w.Header()
 	markHeaders(h, mark)
-	if rec == nil {
+	if !ok {
 		problem(w, r, http.StatusNotFound, "not-found", "The key has no value at this position.")
 		return
 	}
-	tag := etag(mark.Position.TopicID(), rec)
+	tag := etag(mark.Position.TopicID(), &rec)
 	h.Set("ETag", tag)
 	h.Set("Last-Modified", time.UnixMilli(rec.Timestamp).UTC().Format(http.TimeFormat))
 	h.Set("Kkv-Record", strconv.Itoa(int(rec.Partition))+":"+strconv.FormatInt(rec.Offset, 10))
@@ -195,15 +196,15 @@ func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
 	}
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("X-Content-Type-Options", "nosniff")
-	for _, rh := range rec.Headers {
-		if strings.EqualFold(rh.Key, "content-type") {
-			if headerSafe(string(rh.Value)) {
-				h.Set("Content-Type", string(rh.Value))
+	for name, value := range rec.Headers.All() {
+		if strings.EqualFold(name, "content-type") {
+			if headerSafe(string(value)) {
+				h.Set("Content-Type", string(value))
 			}
 			continue
 		}
-		if name := "X-Kafka-" + rh.Key; token(name) {
-			h.Add(name, base64.StdEncoding.EncodeToString(rh.Value))
+		if name = "X-Kafka-" + name; token(name) {
+			h.Add(name, base64.StdEncoding.EncodeToString(value))
 		}
 	}
 	h.Set("Content-Length", strconv.Itoa(len(rec.Value)))
@@ -349,11 +350,12 @@ func (s *Server) writeDone(ctx context.Context, w http.ResponseWriter, key []byt
 		status = http.StatusAccepted // acknowledged, and never an error: clients would write it twice
 	}
 	pos := position.FromWrite(ack.TopicID, ack.Partition, ack.Offset)
-	if rec, mark, err := s.cache.Get(key); err == nil && status == http.StatusOK {
+	var rec store.Record
+	if ok, mark, err := s.cache.Get(key, &rec); err == nil && status == http.StatusOK {
 		// The cache's own position is of use beyond the write's: what this client reads next may not go back.
 		pos = mark.Position.Merge(pos)
-		if rec != nil && rec.Partition == ack.Partition && rec.Offset == ack.Offset {
-			h.Set("ETag", etag(mark.Position.TopicID(), rec))
+		if ok && rec.Partition == ack.Partition && rec.Offset == ack.Offset {
+			h.Set("ETag", etag(mark.Position.TopicID(), &rec))
 		}
 		markAge(h, mark)
 	}

@@ -40,9 +40,13 @@ func inBubble(t *testing.T, f func(t *testing.T, g *rig)) {
 
 // newRig starts everything; the topic "fixture" has two partitions, as in the recorded answers.
 func newRig(t *testing.T, change ...func(*Options)) *rig {
+	return startRig(t, []kfake.Opt{kfake.SeedTopics(2, "fixture")}, change...)
+}
+
+func startRig(t *testing.T, opts []kfake.Opt, change ...func(*Options)) *rig {
 	g := &rig{t: t, vn: &kfake.VirtualNetwork{}}
 	var err error
-	g.fake, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(g.vn.Listen), kfake.SeedTopics(2, "fixture"))
+	g.fake, err = kfake.NewCluster(append(opts, kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(g.vn.Listen))...)
 	if err != nil {
 		t.Fatal(err)
 	}

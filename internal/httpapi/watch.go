@@ -76,7 +76,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 		return
 	default:
 	}
-	if _, _, err := s.cache.Get(nil); err != nil {
+	if _, err := s.cache.Mark(); err != nil {
 		problem(w, r, http.StatusServiceUnavailable, "not-ready", err.Error())
 		return
 	}
@@ -176,7 +176,7 @@ func (st *stream) state(reset string, skip bool) (*feed.Reader, error) {
 }
 
 func (st *stream) put(r *store.Record) *wire.Change {
-	c := &wire.Change{Type: wire.Put, Key: r.Key, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, Headers: r.Headers}
+	c := &wire.Change{Type: wire.Put, Key: r.Key, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, Headers: r.Headers.List()}
 	if st.values {
 		c.Value = r.Value
 	}
@@ -201,7 +201,7 @@ func (st *stream) batch(b *feed.Batch) {
 		if !st.wants(ch.Key) {
 			continue
 		}
-		c := wire.Change{Type: wire.Put, Key: ch.Key, Partition: ch.Partition, Offset: ch.Offset, Timestamp: ch.Timestamp, Headers: ch.Headers, Reason: ch.Reason}
+		c := wire.Change{Type: wire.Put, Key: ch.Key, Partition: ch.Partition, Offset: ch.Offset, Timestamp: ch.Timestamp, Headers: ch.Headers.List(), Reason: ch.Reason}
 		if ch.Deleted {
 			c.Type = wire.Delete
 		} else if st.values {
@@ -225,7 +225,7 @@ func (st *stream) wants(key []byte) bool {
 // time at which that was proved current.
 func (st *stream) progress() error {
 	c := wire.Change{Type: wire.Progress, AgeMs: -1}
-	if _, mark, err := st.s.cache.Get(nil); err == nil && st.pos.Covers(mark.Position) {
+	if mark, err := st.s.cache.Mark(); err == nil && st.pos.Covers(mark.Position) {
 		st.pos = mark.Position
 		if age, ok := mark.Age(); ok {
 			c.AgeMs = age.Milliseconds()

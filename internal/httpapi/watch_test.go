@@ -151,7 +151,7 @@ func TestWatchSinceIsAnsweredByTheWholeState(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
 		g.put(0, "a", []byte("1"))
 		at := g.get("/v1/topics/fixture/keys/a").Header.Get("Kkv-Position")
-		if r := g.follow("?since=" + at).want("reset", "put a=1", "synced"); r.Keys != 1 {
+		if r := g.follow("?since="+at).want("reset", "put a=1", "synced"); r.Keys != 1 {
 			t.Errorf("synced %+v", r)
 		}
 		g.follow("", "Last-Event-ID", at).want("reset", "put a=1", "synced")

@@ -241,9 +241,9 @@ func (s *session) open(ctx context.Context) error {
 	for {
 		t, err := s.metadata(ctx)
 		if err == nil {
-			var starts, ends map[int32]int64
-			if starts, ends, err = s.bounds(ctx, t); err == nil {
-				s.begin(t, starts, ends)
+			var at bounds
+			if at, err = s.bounds(ctx, t); err == nil {
+				s.begin(t, at)
 				break
 			}
 		}
@@ -282,13 +282,13 @@ func (s *session) open(ctx context.Context) error {
 }
 
 // begin starts the load in the sink. An empty partition's position is its log start.
-func (s *session) begin(t kafka.Topic, starts, ends map[int32]int64) {
+func (s *session) begin(t kafka.Topic, at bounds) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.id = t.ID
 	inc := Incarnation{TopicID: t.ID}
 	for i := range t.Partitions {
-		p := partition{Progress: Progress{Partition: int32(i), Next: starts[int32(i)], LogStart: starts[int32(i)], Epoch: -1}, target: ends[int32(i)], probed: -1}
+		p := partition{Progress: Progress{Partition: int32(i), Next: at.starts[int32(i)], LogStart: at.starts[int32(i)], Epoch: -1}, target: at.ends[int32(i)], probed: -1}
 		if p.Next < p.target {
 			s.pending++
 		}
@@ -300,6 +300,9 @@ func (s *session) begin(t kafka.Topic, starts, ends map[int32]int64) {
 	s.r.mu.Unlock()
 	s.r.sink.Trouble(nil)
 	s.r.sink.Load(inc, s.reason)
+	for i := range s.parts {
+		s.r.sink.Current(int32(i), at.marks[int32(i)], at.asked)
+	}
 	s.maybeLoaded()
 }
 

@@ -97,34 +97,42 @@ func (s *session) metadata(ctx context.Context) (kafka.Topic, error) {
 	return t, err
 }
 
-// bounds asks for every partition's log start and the end to which a load reads: the last stable offset, or the
-// high watermark where uncommitted records are shown. ListOffsets goes by name, so that it answers for whatever
-// incarnation there is: the topic's ID is compared before and after (KAFKA-NOTES section 2).
-func (s *session) bounds(ctx context.Context, t kafka.Topic) (starts, ends map[int32]int64, err error) {
+// bounds are what the leaders say of every partition at one time.
+type bounds struct {
+	starts map[int32]int64 // log starts
+	ends   map[int32]int64 // where a load ends: the last stable offset, or the high watermark where uncommitted records are shown
+	marks  map[int32]int64 // high watermarks
+	asked  time.Time
+}
+
+// bounds asks for them. ListOffsets goes by name, so that it answers for whatever incarnation there is: the topic's
+// ID is compared before and after (KAFKA-NOTES section 2).
+func (s *session) bounds(ctx context.Context, t kafka.Topic) (b bounds, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	adm := kadm.NewClient(s.aux)
-	if starts, err = offsetsOf(adm.ListStartOffsets(ctx, t.Name)); err != nil {
-		return nil, nil, fmt.Errorf("list start offsets of %s: %w", t.Name, err)
+	if b.starts, err = offsetsOf(adm.ListStartOffsets(ctx, t.Name)); err != nil {
+		return b, fmt.Errorf("list start offsets of %s: %w", t.Name, err)
 	}
-	if s.r.o.ReadUncommitted {
-		ends, err = offsetsOf(adm.ListEndOffsets(ctx, t.Name))
-	} else {
-		ends, err = offsetsOf(adm.ListCommittedOffsets(ctx, t.Name))
+	b.asked = time.Now()
+	if b.marks, err = offsetsOf(adm.ListEndOffsets(ctx, t.Name)); err != nil {
+		return b, fmt.Errorf("list end offsets of %s: %w", t.Name, err)
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("list end offsets of %s: %w", t.Name, err)
+	if b.ends = b.marks; !s.r.o.ReadUncommitted {
+		if b.ends, err = offsetsOf(adm.ListCommittedOffsets(ctx, t.Name)); err != nil {
+			return b, fmt.Errorf("list last stable offsets of %s: %w", t.Name, err)
+		}
 	}
 	again, err := s.metadata(ctx)
-	switch {
+	switch n := len(t.Partitions); {
 	case err != nil:
-		return nil, nil, err
+		return b, err
 	case again.ID != t.ID:
-		return nil, nil, fmt.Errorf("topic %s was created anew while its offsets were listed: %w", t.Name, kerr.UnknownTopicID)
-	case len(starts) < len(t.Partitions) || len(ends) < len(t.Partitions):
-		return nil, nil, fmt.Errorf("topic %s has %d partitions but offsets of %d and %d were answered: %w", t.Name, len(t.Partitions), len(starts), len(ends), kerr.LeaderNotAvailable)
+		return b, fmt.Errorf("topic %s was created anew while its offsets were listed: %w", t.Name, kerr.UnknownTopicID)
+	case len(b.starts) < n || len(b.ends) < n || len(b.marks) < n:
+		return b, fmt.Errorf("topic %s has %d partitions but fewer offsets were answered: %w", t.Name, n, kerr.LeaderNotAvailable)
 	}
-	return starts, ends, nil
+	return b, nil
 }
 
 // offsetsOf is all or nothing: OFFSET_NOT_AVAILABLE (KIP-207) comes per partition, with offset -1.
@@ -192,7 +200,7 @@ func (s *session) current(ends kadm.ListedOffsets, asked time.Time) {
 }
 
 func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
-	starts, _, err := s.bounds(ctx, t)
+	at, err := s.bounds(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -200,7 +208,7 @@ func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
 	s.mu.Lock()
 	old := len(s.parts)
 	for i := old; i < len(t.Partitions); i++ {
-		p := Progress{Partition: int32(i), Next: starts[int32(i)], LogStart: starts[int32(i)], Epoch: -1}
+		p := Progress{Partition: int32(i), Next: at.starts[int32(i)], LogStart: at.starts[int32(i)], Epoch: -1}
 		s.parts = append(s.parts, partition{Progress: p, probed: -1})
 		b.Progress = append(b.Progress, p)
 	}

@@ -5,112 +5,199 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/kkv-project/kkv/internal/wire"
 )
 
-// TestModel holds random puts, tombstones and snapshots over several partitions against plain maps.
-func TestModel(t *testing.T) {
+func newRand(t testing.TB) *rand.Rand {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 0))
-	const partitions = 3
-	s := New()
-	model := map[string]map[int32]Record{} // key -> partition -> live record
-	winner := func(recs map[int32]Record) Record {
-		var w Record
-		for _, r := range recs {
-			if w.Key == nil || r.wins(&w) {
-				w = r
-			}
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// ordered builds the order in one go.
+func ordered(s *Store) *Store {
+	s.FinishOrder(s.StartOrder()())
+	return s
+}
+
+// model is what a Store should hold: key -> partition -> live record.
+type model map[string]map[int32]Record
+
+func (m model) winner(key string) (w Record, ok bool) {
+	for _, r := range m[key] {
+		if !ok || r.wins(&w) {
+			w, ok = r, true
 		}
-		return w
 	}
+	return w, ok
+}
+
+func (m model) apply(r Record) {
+	key := string(r.Key)
+	if r.Value == nil {
+		delete(m[key], r.Partition)
+		if len(m[key]) == 0 {
+			delete(m, key)
+		}
+		return
+	}
+	if m[key] == nil {
+		m[key] = map[int32]Record{}
+	}
+	m[key][r.Partition] = r
+}
+
+func (m model) values() map[string]string {
+	out := map[string]string{}
+	for k := range m {
+		w, _ := m.winner(k)
+		out[k] = string(w.Value)
+	}
+	return out
+}
+
+func checkSnapshot(t *testing.T, what string, snap Snapshot, want map[string]string) {
+	t.Helper()
+	got := map[string]string{}
+	var keys []string
+	for r := range snap.All(nil, nil) {
+		got[string(r.Key)] = string(r.Value)
+		keys = append(keys, string(r.Key))
+	}
+	if !slices.IsSorted(keys) || len(slices.Compact(keys)) != snap.Len() {
+		t.Fatalf("%s: keys out of order or twice, or not %d", what, snap.Len())
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("%s: %d keys, want %d; or other values", what, len(got), len(want))
+	}
+}
+
+// TestModel holds random puts, tombstones, snapshots, the building of the order and slab rewrites, over several
+// partitions, against plain maps.
+func TestModel(t *testing.T) {
+	for _, tc := range []struct {
+		name               string
+		keys, steps, value int
+		elsewhere          int // one in so many records goes to another partition than the key's own
+	}{
+		{"few keys", 30, 30_000, 20, 4},
+		{"many keys", 5000, 60_000, 20, 1000},
+		{"large values", 300, 6000, 20_000, 50},
+		{"one partition each", 2000, 60_000, 600, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) { runModel(t, tc.keys, tc.steps, tc.value, tc.elsewhere) })
+	}
+}
+
+func runModel(t *testing.T, keys, steps, valueLen, elsewhere int) {
+	rnd := newRand(t)
+	const partitions = 3
+	s, m := New(), model{}
 	type held struct {
 		snap Snapshot
 		want map[string]string
+		step int
 	}
 	var snaps []held
-	check := func(h held) {
-		t.Helper()
-		got := map[string]string{}
-		var order []string
-		for r := range h.snap.All(nil, nil) {
-			got[string(r.Key)] = string(r.Value)
-			order = append(order, string(r.Key))
-		}
-		if !maps.Equal(got, h.want) || h.snap.Len() != len(h.want) || !slices.IsSorted(order) {
-			t.Fatalf("snapshot: got %v, want %v", got, h.want)
-		}
-	}
+	var building func() *Order
 	var offsets [partitions]int64
-	for i := range 20_000 {
-		key := fmt.Sprintf("key-%d", rnd.IntN(200))
-		p := int32(0)
-		if rnd.IntN(4) == 0 {
+	filler := bytes.Repeat([]byte("x"), valueLen)
+	for i := range steps {
+		key := fmt.Sprintf("%s-%d", []string{"key", "a", "longer-prefix-than-eight"}[rnd.IntN(3)], rnd.IntN(keys))
+		p := int32(len(key) % partitions)
+		if elsewhere > 0 && rnd.IntN(elsewhere) == 0 {
 			p = rnd.Int32N(partitions)
 		}
-		r := Record{Key: []byte(key), Partition: p, Offset: offsets[p], Timestamp: int64(i + rnd.IntN(20))}
+		r := Record{Key: []byte(key), Partition: p, Offset: offsets[p], Epoch: rnd.Int32N(3) - 1, Timestamp: int64(i + rnd.IntN(20))}
 		offsets[p] += 1 + rnd.Int64N(3)
 		if rnd.IntN(5) > 0 {
-			r.Value = fmt.Append(nil, rnd.IntN(3))
+			r.Value = append(fmt.Append(nil, rnd.IntN(3)), filler[:rnd.IntN(valueLen)]...)
 		}
-		before, had := winner(model[key]), len(model[key]) > 0
-		if model[key] == nil {
-			model[key] = map[int32]Record{}
+		if rnd.IntN(10) == 0 {
+			r.Headers = r.Headers.Append("h", []byte("v")).Append("null", nil)
 		}
-		if r.Value == nil {
-			delete(model[key], p)
-		} else {
-			model[key][p] = r
-		}
-		if len(model[key]) == 0 {
-			delete(model, key)
-		}
+		before, had := m.winner(key)
+		m.apply(r)
+		now, has := m.winner(key)
 		scratch := r
-		scratch.Key, scratch.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+		scratch.Key, scratch.Value, scratch.Headers = bytes.Clone(r.Key), bytes.Clone(r.Value), bytes.Clone(r.Headers)
 		eff := s.Apply(&scratch)
 		clear(scratch.Key) // the store must not have kept the caller's bytes
 		clear(scratch.Value)
-		now, has := winner(model[key]), len(model[key]) > 0
+		clear(scratch.Headers)
 		same := had && has && before.Partition == now.Partition && before.Offset == now.Offset
 		if eff.Changed != (had != has || has && !same) || eff.Deleted != (had && !has) {
-			t.Fatalf("step %d %v: effect %+v, before %v, now %v", i, r, eff, before, now)
+			t.Fatalf("step %d: effect %+v, before %v, now %v", i, eff, before, now)
 		}
-		if eff.Changed && has && (eff.Now.Offset != now.Offset || eff.Now.Partition != now.Partition || eff.Equal != (had && bytes.Equal(before.Value, now.Value))) {
+		if eff.Changed && has && (!equal(&eff.Now, &now) || eff.Equal != (had && bytes.Equal(before.Value, now.Value))) {
 			t.Fatalf("step %d: effect %+v, want %v", i, eff, now)
 		}
-		got, ok := s.Get([]byte(key))
-		if ok != has || ok && (string(got.Key) != key || !bytes.Equal(got.Value, now.Value) || got.Offset != now.Offset) {
+		var got Record
+		if ok := s.Get([]byte(key), &got); ok != has || ok && !equal(&got, &now) {
 			t.Fatalf("step %d: Get(%s) = %v, %v, want %v", i, key, got, ok, now)
 		}
-		if ps := s.Partitions([]byte(key)); len(ps) != len(model[key]) || has && ps[0] != now.Partition {
+		if ps := s.Partitions([]byte(key)); len(ps) != len(m[key]) || has && ps[0] != now.Partition {
 			t.Fatalf("step %d: Partitions = %v", i, ps)
 		}
-		if rnd.IntN(500) == 0 {
-			want := map[string]string{}
-			for k, recs := range model {
-				want[k] = string(winner(recs).Value)
-			}
-			snaps = append(snaps, held{s.Snapshot(), want})
+		switch {
+		case i == steps/4:
+			building = s.StartOrder()
+		case i == steps/3:
+			s.FinishOrder(building())
+			checkSnapshot(t, "first order", s.Snapshot(), m.values())
+		case s.Ordered() && rnd.IntN(steps/20) == 0:
+			snaps = append(snaps, held{s.Snapshot(), m.values(), i})
 		}
 	}
+	snaps = append(snaps, held{s.Snapshot(), m.values(), steps})
 	for _, h := range snaps {
-		check(h)
+		checkSnapshot(t, fmt.Sprintf("snapshot of step %d", h.step), h.snap, h.want)
 	}
-	var n int64
+	checkAccounts(t, s, m)
+}
+
+func equal(a, b *Record) bool {
+	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && (a.Value == nil) == (b.Value == nil) && a.Partition == b.Partition &&
+		a.Offset == b.Offset && a.Epoch == b.Epoch && a.Timestamp == b.Timestamp && bytes.Equal(a.Headers, b.Headers)
+}
+
+// checkAccounts counts everything again.
+func checkAccounts(t *testing.T, s *Store, m model) {
+	t.Helper()
+	var payload int64
 	conflicts := 0
-	for _, recs := range model {
+	for _, recs := range m {
 		if len(recs) > 1 {
 			conflicts++
 		}
 		for _, r := range recs {
-			n += r.bytes()
+			payload += r.payload()
 		}
 	}
-	if s.Bytes() != n || s.Conflicts() != conflicts || s.Len() != len(model) {
-		t.Errorf("bytes %d, want %d; conflicts %d, want %d; keys %d, want %d", s.Bytes(), n, s.Conflicts(), conflicts, s.Len(), len(model))
+	if s.Bytes() != payload || s.Conflicts() != conflicts || s.Len() != len(m) {
+		t.Errorf("payload %d, want %d; conflicts %d, want %d; keys %d, want %d", s.Bytes(), payload, s.Conflicts(), conflicts, s.Len(), len(m))
+	}
+	var used, dead, total int64
+	for _, sl := range s.slabs {
+		if sl != nil {
+			used, dead, total = used+int64(sl.used), dead+int64(sl.dead), total+int64(len(sl.buf))
+		}
+	}
+	mem := s.Memory()
+	if used != s.used || dead != s.dead || total != mem.Slabs || mem.Dead != dead {
+		t.Errorf("slabs: used %d, counted %d; dead %d, counted %d; total %d, counted %d", used, s.used, dead, s.dead, total, mem.Slabs)
+	}
+	if limit := used/deadShare + 2*slabLen; dead > limit {
+		t.Errorf("dead %d of %d", dead, used)
+	}
+	if live := used - dead; live < payload {
+		t.Errorf("live %d below payload %d", live, payload)
 	}
 }
 
@@ -119,7 +206,7 @@ func TestAllByPrefixAndAfter(t *testing.T) {
 	for i, k := range []string{"", "a", "a\x00", "aa", "ab", "b", "\xff", "\xff\xff"} {
 		s.Apply(&Record{Key: []byte(k), Value: []byte("v"), Offset: int64(i)})
 	}
-	snap := s.Snapshot()
+	snap := ordered(s).Snapshot()
 	for _, tc := range []struct {
 		prefix string
 		after  []byte
@@ -143,4 +230,221 @@ func TestAllByPrefixAndAfter(t *testing.T) {
 			t.Errorf("All(%q, %q) = %q, want %q", tc.prefix, tc.after, got, tc.want)
 		}
 	}
+}
+
+// TestSortByKey: keys of all lengths, with zeros at their ends and long common beginnings.
+func TestSortByKey(t *testing.T) {
+	rnd := newRand(t)
+	seen := map[string]bool{}
+	keys := []string{""}
+	for len(keys) < 20_000 {
+		b := []byte([]string{"", "common/prefix/", "common/prefix/of/some/length/"}[rnd.IntN(3)])
+		for range rnd.IntN(12) {
+			b = append(b, "\x00\x00\x01ab\xff"[rnd.IntN(6)])
+		}
+		if k := string(b); k != "" && !seen[k] {
+			seen[k] = true
+			keys = append(keys, k)
+		}
+	}
+	ids := make([]sortKey, len(keys))
+	for i := range ids {
+		ids[i].id = uint32(i)
+	}
+	sortByKey(ids, 0, func(id uint32) []byte { return []byte(keys[id]) })
+	var got []string
+	for _, k := range ids {
+		got = append(got, keys[k.id])
+	}
+	slices.Sort(keys)
+	if !slices.Equal(got, keys) {
+		t.Error("not sorted")
+	}
+}
+
+// TestHeldSnapshot stays byte-equal under churn, and its memory comes back once it is let go.
+func TestHeldSnapshot(t *testing.T) {
+	const keys, size = 20_000, 1000
+	s := New()
+	value := make([]byte, size)
+	put := func(round, i int) {
+		copy(value, fmt.Sprintf("%d of round %d", i, round))
+		s.Apply(&Record{Key: fmt.Appendf(nil, "key-%d", i), Value: value, Offset: int64(round*keys + i)})
+	}
+	for i := range keys {
+		put(0, i)
+	}
+	ordered(s)
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	alone := heap()
+	snap := s.Snapshot()
+	for round := 1; round <= 10; round++ {
+		for i := range keys {
+			put(round, i)
+		}
+	}
+	n := 0
+	for r := range snap.All(nil, nil) {
+		if !bytes.HasSuffix(bytes.TrimRight(r.Value, "\x00"), []byte(" of round 0")) {
+			t.Fatalf("%s: %.40q", r.Key, r.Value)
+		}
+		n++
+	}
+	if n != keys {
+		t.Fatalf("%d keys", n)
+	}
+	with := heap()
+	runtime.KeepAlive(snap)
+	snap = Snapshot{}
+	without := heap()
+	t.Logf("heap: %d before, %d with the snapshot, %d without", alone, with, without)
+	if with-without < keys*size*8/10 || without > alone*13/10 {
+		t.Error("a snapshot's memory does not come back, or churn leaves more behind than it should")
+	}
+	runtime.KeepAlive(s)
+}
+
+// TestAtOnce is for the race detector: readers under the lock, snapshots without it, views kept beyond it.
+func TestAtOnce(t *testing.T) {
+	const keys = 2000
+	s := New()
+	for i := range keys {
+		s.Apply(&Record{Key: fmt.Append(nil, i), Value: []byte("0"), Offset: int64(i)})
+	}
+	ordered(s)
+	var mu sync.RWMutex
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for g := range 3 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(g), 0))
+			var r Record
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				key := fmt.Append(nil, rnd.IntN(keys))
+				mu.RLock()
+				ok := s.Get(key, &r)
+				mu.RUnlock()
+				if ok && (!bytes.Equal(r.Key, key) || len(bytes.Trim(r.Value, string(r.Value[:1]))) > 0) {
+					t.Errorf("read %q for %s", r.Value, key)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			mu.Lock()
+			snap := s.Snapshot()
+			mu.Unlock()
+			n := 0
+			for r := range snap.All(nil, nil) {
+				if len(bytes.Trim(r.Value, string(r.Value[:1]))) > 0 {
+					t.Errorf("listed %q", r.Value)
+				}
+				n++
+			}
+			if n != snap.Len() {
+				t.Errorf("listed %d of %d", n, snap.Len())
+			}
+		}
+	})
+	rnd := newRand(t)
+	for i := range 40_000 {
+		r := Record{Key: fmt.Append(nil, rnd.IntN(keys)), Offset: int64(keys + i)}
+		if rnd.IntN(10) > 0 {
+			r.Value = bytes.Repeat([]byte{byte('a' + i%26)}, 1+rnd.IntN(500))
+		}
+		mu.Lock()
+		s.Apply(&r)
+		mu.Unlock()
+	}
+	close(done)
+	wg.Wait()
+}
+
+func TestGetAllocatesNothing(t *testing.T) {
+	s := New()
+	for i := range 1000 {
+		s.Apply(&Record{Key: fmt.Append(nil, i), Value: []byte("value"), Headers: wire.Headers(nil).Append("h", []byte("v"))})
+	}
+	key := []byte("500")
+	var r Record
+	if n := testing.AllocsPerRun(100, func() { s.Get(key, &r) }); n != 0 {
+		t.Errorf("Get allocates %v times", n)
+	}
+}
+
+func TestTombstones(t *testing.T) {
+	s := New()
+	since := func(offset int64) (keys []string) {
+		s.Tombstones(func(int32) int64 { return offset }, func(r *Record) { keys = append(keys, fmt.Sprintf("%s@%d/%d", r.Key, r.Partition, r.Offset)) })
+		return keys
+	}
+	s.Apply(&Record{Key: []byte("a"), Value: []byte("1"), Offset: 0})
+	s.Apply(&Record{Key: []byte("a"), Offset: 1})
+	s.Apply(&Record{Key: []byte("unknown"), Partition: 2, Offset: 7})
+	if got := since(0); !slices.Equal(got, []string{"a@0/1", "unknown@2/7"}) {
+		t.Errorf("since 0: %q", got)
+	}
+	if got := since(2); !slices.Equal(got, []string{"unknown@2/7"}) || s.Horizon(0) != 0 {
+		t.Errorf("since 2: %q, horizon %d", got, s.Horizon(0))
+	}
+	const n = 200_000
+	for i := range n {
+		s.Apply(&Record{Key: fmt.Appendf(nil, "a-key-of-some-length-%d", i), Offset: int64(2 + i)})
+	}
+	if m := s.Memory().Tombstones; m > tombstonesMin+tombSlabLen {
+		t.Errorf("tombstones take %d bytes", m)
+	}
+	h := s.Horizon(0)
+	if got := since(h); h < 2 || int64(len(got)) != 2+n-h {
+		t.Errorf("since the horizon %d: %d tombstones, want %d", h, len(got), 2+n-h)
+	}
+}
+
+// FuzzRecord: any record comes back from its bytes, with its key found by itself.
+func FuzzRecord(f *testing.F) {
+	f.Add([]byte("key"), []byte("value"), false, int32(7), int64(1<<40), int32(-1), int64(-5), "h", []byte("v"))
+	f.Fuzz(func(t *testing.T, key, value []byte, tombstone bool, partition int32, offset int64, epoch int32, timestamp int64, header string, hv []byte) {
+		if partition < 0 || offset < 0 {
+			return
+		}
+		in := Record{Key: key, Value: append([]byte{}, value...), Partition: partition, Offset: offset, Epoch: epoch, Timestamp: timestamp}
+		if tombstone {
+			in.Value = nil
+		}
+		if header != "" {
+			in.Headers = in.Headers.Append(header, hv).Append("again", nil)
+		}
+		b := make([]byte, maxRecordHeader+len(key)+len(value)+len(in.Headers))
+		n := encode(b, &in, 1_700_000_000_000)
+		var out Record
+		if m := decode(b, &out, 1_700_000_000_000); m != n || !equal(&in, &out) || !bytes.Equal(keyOf(b), key) {
+			t.Fatalf("%d bytes, then %d: %+v, then %+v", n, m, in, out)
+		}
+		if header != "" {
+			var hs []string
+			for k, v := range out.Headers.All() {
+				hs = append(hs, fmt.Sprint(k, v == nil, string(v)))
+			}
+			if want := []string{fmt.Sprint(header, hv == nil, string(hv)), "againtrue"}; len(hs) != 2 || hs[0] != want[0] {
+				t.Fatalf("headers %q, want %q", hs, want)
+			}
+		}
+	})
 }
