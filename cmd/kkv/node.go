@@ -78,6 +78,7 @@ func createTopic(ctx context.Context, k kafka.Config, name string, partitions in
 		return err
 	}
 	defer cl.Close()
+	defer context.AfterFunc(ctx, cl.Close)() // a broker may take connections and never answer
 	wait := 100 * time.Millisecond
 	for said := false; ; said = true {
 		cctx, cancel := context.WithTimeout(ctx, 10*time.Second)

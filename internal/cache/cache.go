@@ -335,6 +335,21 @@ func (c *Cache) Get(key []byte, r *store.Record) (bool, *Mark, error) {
 	return c.cur.store.Get(key, r), c.cur.readMark(), nil
 }
 
+// GetMany is Get for all keys at one position; recs has their length. An absent key's record has a nil Value.
+func (c *Cache) GetMany(keys [][]byte, recs []store.Record) (*Mark, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.cur == nil {
+		return nil, c.notReady()
+	}
+	for i, k := range keys {
+		if !c.cur.store.Get(k, &recs[i]) {
+			recs[i] = store.Record{}
+		}
+	}
+	return c.cur.readMark(), nil
+}
+
 // Mark is the position of the state served. The error is ErrNotReady, with what stands in the way.
 func (c *Cache) Mark() (*Mark, error) {
 	c.mu.RLock()

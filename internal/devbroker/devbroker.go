@@ -71,7 +71,7 @@ func (b *Broker) CreateTopic(name string, partitions int32) error {
 	if b.cluster.TopicInfo(name) != nil {
 		return nil
 	}
-	if err := b.cluster.CreateTopic(name, partitions, map[string]string{"cleanup.policy": "compact"}); err != nil {
+	if err := b.cluster.CreateTopic(name, partitions, map[string]string{"cleanup.policy": "compact", "max.message.bytes": strconv.Itoa(maxMessageBytes)}); err != nil {
 		return fmt.Errorf("create topic %s: %w", name, err)
 	}
 	return nil

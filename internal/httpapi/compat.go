@@ -50,14 +50,20 @@ func (s *Server) compatRaw(w http.ResponseWriter, r *http.Request, escaped strin
 		s.compatNotReady(w, err)
 		return
 	}
-	s.compatMark(w.Header(), mark)
+	h := w.Header()
+	h["Cache-Control"] = noCache
+	h["X-Kkv-Last-Seen-Offsets"] = s.offsets.of(s.topic, mark)
+	var f fields
+	f.mark(mark)
 	if !ok {
-		w.Header().Set("Content-Length", "0")
+		f.into(h)
+		h["Content-Length"] = zeroLength
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.Itoa(len(rec.Value)))
+	f.number("Content-Length", int64(len(rec.Value)))
+	f.into(h)
+	h["Content-Type"] = octetStream
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(rec.Value) // the client is gone if this fails
 	}
@@ -111,8 +117,11 @@ func (s *Server) compatNotReady(w http.ResponseWriter, err error) {
 }
 
 func (s *Server) compatMark(h http.Header, m *cache.Mark) {
-	markHeaders(h, m)
-	h["X-Kkv-Last-Seen-Offsets"] = []string{s.offsets.of(s.topic, m)}
+	var f fields
+	f.mark(m)
+	f.into(h)
+	h["Cache-Control"] = noCache
+	h["X-Kkv-Last-Seen-Offsets"] = s.offsets.of(s.topic, m)
 }
 
 // offsetsHeader is the value of x-kkv-last-seen-offsets, made once a position.
@@ -121,14 +130,14 @@ type offsetsHeader struct {
 }
 
 type offsetsAt struct {
-	mark *cache.Mark
-	text string
+	mark  *cache.Mark
+	value []string // as http.Header has it
 }
 
 // of names position − 1 of every partition that is not at 0, in the order of the original's answers.
-func (o *offsetsHeader) of(topic string, m *cache.Mark) string {
+func (o *offsetsHeader) of(topic string, m *cache.Mark) []string {
 	if at := o.last.Load(); at != nil && at.mark == m {
-		return at.text
+		return at.value
 	}
 	name := strconv.Quote(topic) // topic names are [a-zA-Z0-9._-]
 	b := []byte{'['}
@@ -149,7 +158,7 @@ func (o *offsetsHeader) of(topic string, m *cache.Mark) string {
 		b = append(b, '}')
 	}
 	b = append(b, ']')
-	at := &offsetsAt{m, string(b)}
+	at := &offsetsAt{m, []string{string(b)}}
 	o.last.Store(at)
-	return at.text
+	return at.value
 }

@@ -12,13 +12,13 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kkv-project/kkv/internal/kafka"
 	"github.com/kkv-project/kkv/internal/position"
 	"github.com/kkv-project/kkv/internal/store"
+	"github.com/kkv-project/kkv/internal/wire"
 )
 
 // native answers the routes of CONTRACT section 3. path is what follows /v1/topics/, escaped as sent.
@@ -33,7 +33,10 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, path string) {
 		problem(w, r, http.StatusNotFound, "not-found", "This server serves the topic "+strconv.Quote(s.topic)+", not "+strconv.Quote(name)+".")
 		return
 	}
-	q, err := url.ParseQuery(r.URL.RawQuery)
+	var q url.Values
+	if r.URL.RawQuery != "" {
+		q, err = url.ParseQuery(r.URL.RawQuery)
+	}
 	if err != nil {
 		problem(w, r, http.StatusBadRequest, "bad-request", "The query string cannot be read: "+err.Error()+".")
 		return
@@ -51,10 +54,18 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, path string) {
 		if nativeAllow(w, r, http.MethodGet) {
 			s.watch(w, r, q)
 		}
+	case rest == "keys":
+		if nativeAllow(w, r, http.MethodGet, http.MethodHead) {
+			s.list(w, r, q)
+		}
+	case rest == "keys:batchGet":
+		if nativeAllow(w, r, http.MethodPost) {
+			s.batchGet(w, r)
+		}
 	case strings.HasPrefix(rest, "keys/"):
 		s.key(w, r, q, strings.TrimPrefix(rest, "keys/"))
 	default:
-		problem(w, r, http.StatusNotFound, "not-found", "There is no such route; GET /v1/topics/"+s.topic+"/keys/{key} and GET /v1/topics/"+s.topic+"/watch are.")
+		problem(w, r, http.StatusNotFound, "not-found", "There is no such route; /v1/topics/"+s.topic+"/keys, /keys/{key}, /keys:batchGet and /watch are.")
 	}
 }
 
@@ -159,9 +170,10 @@ func decodeKey(escaped, encoding string) ([]byte, error) {
 	return nil, errors.New("The only keyEncoding is base64url, not " + strconv.Quote(encoding) + ".")
 }
 
-// etag names one record: "<topic ID, 8 hex>-<partition>-<epoch>-<offset>", opaque to clients (GUARANTEES rule 18).
-func etag(topicID [16]byte, r *store.Record) string {
-	b := append(make([]byte, 0, 48), '"')
+// appendETag names one record: "<topic ID, 8 hex>-<partition>-<epoch>-<offset>[-gzip|-zstd]", opaque to clients
+// (GUARANTEES rule 18).
+func appendETag(b []byte, topicID [16]byte, r *store.Record, coding string) []byte {
+	b = append(b, '"')
 	b = hex.AppendEncode(b, topicID[:4])
 	b = append(b, '-')
 	b = strconv.AppendInt(b, int64(r.Partition), 10)
@@ -169,7 +181,11 @@ func etag(topicID [16]byte, r *store.Record) string {
 	b = strconv.AppendInt(b, int64(r.Epoch), 10)
 	b = append(b, '-')
 	b = strconv.AppendInt(b, r.Offset, 10)
-	return string(append(b, '"'))
+	if coding != "" {
+		b = append(b, '-')
+		b = append(b, coding...)
+	}
+	return append(b, '"')
 }
 
 func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
@@ -180,23 +196,59 @@ func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
 		return
 	}
 	h := w.Header()
-	markHeaders(h, mark)
+	h["Cache-Control"] = noCache
+	var f fields
+	f.mark(mark)
 	if !ok {
+		f.into(h)
 		problem(w, r, http.StatusNotFound, "not-found", "The key has no value at this position.")
 		return
 	}
-	tag := etag(mark.Position.TopicID(), &rec)
-	h.Set("ETag", tag)
-	h.Set("Last-Modified", time.UnixMilli(rec.Timestamp).UTC().Format(http.TimeFormat))
-	h.Set("Kkv-Record", strconv.Itoa(int(rec.Partition))+":"+strconv.FormatInt(rec.Offset, 10))
-	h.Set("Kkv-Timestamp", strconv.FormatInt(rec.Timestamp, 10))
-	if matches(r.Header.Values("If-None-Match"), tag) {
+	coding := ""
+	if len(rec.Value) >= compressFrom {
+		h["Vary"] = varyEncoding
+		coding = accepted(r.Header["Accept-Encoding"])
+	}
+	f.begin("Etag")
+	from := len(f.buf)
+	f.buf = appendETag(f.buf, mark.Position.TopicID(), &rec, coding)
+	tag := f.buf[from:]
+	f.end()
+	f.date("Last-Modified", rec.Timestamp)
+	f.begin("Kkv-Record")
+	f.buf = strconv.AppendInt(f.buf, int64(rec.Partition), 10)
+	f.buf = append(f.buf, ':')
+	f.buf = strconv.AppendInt(f.buf, rec.Offset, 10)
+	f.end()
+	f.number("Kkv-Timestamp", rec.Timestamp)
+	if inm := r.Header["If-None-Match"]; len(inm) > 0 && matches(inm, string(tag)) {
+		f.into(h)
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("X-Content-Type-Options", "nosniff")
-	for name, value := range rec.Headers.All() {
+	h["Content-Type"] = octetStream
+	h["X-Content-Type-Options"] = nosniff
+	if len(rec.Headers) > 0 {
+		exportHeaders(h, rec.Headers)
+	}
+	if coding != "" {
+		f.text("Content-Encoding", coding)
+		f.into(h)
+		if r.Method != http.MethodHead {
+			compress(w, coding, rec.Value)
+		}
+		return
+	}
+	f.number("Content-Length", int64(len(rec.Value)))
+	f.into(h)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(rec.Value) // the client is gone if this fails
+	}
+}
+
+// exportHeaders answers a record's headers as X-Kafka-…, and its content-type as what it is.
+func exportHeaders(h http.Header, headers wire.Headers) {
+	for name, value := range headers.All() {
 		if strings.EqualFold(name, "content-type") {
 			if headerSafe(string(value)) {
 				h.Set("Content-Type", string(value))
@@ -206,10 +258,6 @@ func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
 		if name = "X-Kafka-" + name; token(name) {
 			h.Add(name, base64.StdEncoding.EncodeToString(value))
 		}
-	}
-	h.Set("Content-Length", strconv.Itoa(len(rec.Value)))
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(rec.Value) // the client is gone if this fails
 	}
 }
 
@@ -355,9 +403,11 @@ func (s *Server) writeDone(ctx context.Context, w http.ResponseWriter, key []byt
 		// The cache's own position is of use beyond the write's: what this client reads next may not go back.
 		pos = mark.Position.Merge(pos)
 		if ok && rec.Partition == ack.Partition && rec.Offset == ack.Offset {
-			h.Set("ETag", etag(mark.Position.TopicID(), &rec))
+			h.Set("ETag", string(appendETag(nil, mark.Position.TopicID(), &rec, "")))
 		}
-		markAge(h, mark)
+		if age, ok := mark.Age(); ok {
+			h.Set("Kkv-Age-Ms", strconv.FormatInt(age.Milliseconds(), 10))
+		}
 	}
 	h.Set("Kkv-Position", pos.String())
 	h.Set("Cache-Control", "no-cache")

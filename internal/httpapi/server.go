@@ -39,7 +39,9 @@ type Options struct {
 	Gatherer prometheus.Gatherer
 	// MaxBody bounds a PUT's value in bytes; 0: 32 MiB.
 	MaxBody int64
-	Logger  *slog.Logger
+	// ListTimeout bounds how long one list may take, and so how long it holds its snapshot; 0: a minute.
+	ListTimeout time.Duration
+	Logger      *slog.Logger
 }
 
 // Server is an http.Handler, safe for concurrent use.
@@ -50,7 +52,7 @@ type Server struct {
 	log      *slog.Logger
 	metrics  http.Handler
 	offsets  offsetsHeader
-	cop      *http.CrossOriginProtection
+	handler  http.Handler // the routes, behind the protection from cross-origin writes
 	draining chan struct{}
 	drain    sync.Once
 }
@@ -66,11 +68,16 @@ func New(o Options) *Server {
 	if o.MaxBody == 0 {
 		o.MaxBody = 32 << 20
 	}
+	if o.ListTimeout == 0 {
+		o.ListTimeout = time.Minute
+	}
 	s := &Server{o: o, cache: o.Cache, topic: o.Cache.Topic(), log: o.Logger, draining: make(chan struct{}),
-		metrics: promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{}), cop: http.NewCrossOriginProtection()}
-	s.cop.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		metrics: promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{})}
+	cop := http.NewCrossOriginProtection()
+	cop.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		problem(w, r, http.StatusForbidden, "cross-origin", "A page of another origin may not write here; call from your own server, or without a browser.")
 	}))
+	s.handler = cop.Handler(http.HandlerFunc(s.route))
 	return s
 }
 
@@ -79,7 +86,7 @@ func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
 
 // ServeHTTP routes by the escaped path as sent.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.cop.Handler(http.HandlerFunc(s.route)).ServeHTTP(w, r)
+	s.handler.ServeHTTP(w, r)
 }
 
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
@@ -116,20 +123,6 @@ func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusMethodNotAllowed)
 	return false
-}
-
-// markHeaders puts the position of the state that an answer was taken from on it, and its age (CONTRACT
-// section 3), with what caches on the way must know (GUARANTEES rule 18).
-func markHeaders(h http.Header, m *cache.Mark) {
-	h.Set("Cache-Control", "no-cache")
-	h.Set("Kkv-Position", m.Text)
-	markAge(h, m)
-}
-
-func markAge(h http.Header, m *cache.Mark) {
-	if age, ok := m.Age(); ok {
-		h.Set("Kkv-Age-Ms", strconv.FormatInt(age.Milliseconds(), 10))
-	}
 }
 
 const (

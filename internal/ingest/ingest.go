@@ -150,6 +150,7 @@ func (r *Reader) Run(ctx context.Context) error {
 		return fmt.Errorf("ingest %s: %w", r.o.Topic, err)
 	}
 	defer aux.Close()
+	defer context.AfterFunc(ctx, aux.Close)() // a request to a broker that takes connections and never answers ends no sooner
 	loadedOnce, reason := false, ""
 	b := backoff{}
 	for {
@@ -226,6 +227,7 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	defer s.con.Close()
+	defer context.AfterFunc(ctx, s.con.Close)()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.poll(ctx) })
 	g.Go(func() error { return s.watch(ctx) })

@@ -1,0 +1,68 @@
+# Everything that one does with this repository. `make` lists it.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+
+# Tests that start kkv, a broker, npm or a browser; all other packages are fast and need nothing but Go.
+slow := /test/(apachekafka|browser|e2e|nodejs)$$
+fast_packages = $$(go list ./... | grep -vE '$(slow)')
+
+# The linter is built once for each version of it and of Go.
+linter := .cache/bin/golangci-lint-$(shell cat tools/golangci/go.sum <(go version) | cksum | cut -d' ' -f1)
+
+# Further flags for go test: make unit ARGS='-run TestX -v'
+ARGS ?=
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## Every check there is, with all that this machine has (what CI runs); 10 to 15 minutes
+	@test/all
+
+.PHONY: unit
+unit: ## The fast tests: seconds
+	go test $(ARGS) $(fast_packages)
+
+.PHONY: race
+race: ## The fast tests, and kkv from outside on its embedded broker, with the race detector
+	go test -race $(ARGS) $(fast_packages)
+	KKV_TEST_RACE=1 go test -count=1 -timeout 8m -skip ApacheKafka $(ARGS) ./test/e2e
+
+.PHONY: e2e
+e2e: ## kkv as a process, on its embedded broker
+	go test -count=1 -timeout 8m -skip ApacheKafka $(ARGS) ./test/e2e
+
+.PHONY: e2e-kafka
+e2e-kafka: ## kkv as a process, on Apache Kafka (Java and Maven)
+	go test -count=1 -timeout 12m $(ARGS) ./test/apachekafka
+	go test -count=1 -timeout 12m -run ApacheKafka $(ARGS) ./test/e2e
+
+.PHONY: nodejs
+nodejs: ## The Node.js example on the original's npm client (Node.js and npm)
+	go test -count=1 -timeout 8m $(ARGS) ./test/nodejs
+
+.PHONY: browser
+browser: ## The demo page in headless Chromium
+	go test -count=1 -timeout 5m $(ARGS) ./test/browser
+
+.PHONY: lint
+lint: $(linter) ## golangci-lint, pinned in tools/golangci; builds it the first time (2 to 3 minutes)
+	$(linter) run
+	go mod tidy -diff
+
+$(linter):
+	cd tools/golangci && go build -ldflags='-s -w' -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: fmt
+fmt: ## Format all Go code
+	gofmt -w -s $$(go list -f '{{.Dir}}' ./...)
+
+.PHONY: run
+run: ## kkv dev: broker, gateway, cache and demo page on loopback
+	go run ./cmd/kkv dev $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what the targets above have fetched and built
+	rm -rf .cache examples/nodejs/node_modules
