@@ -133,14 +133,14 @@ func TestListTimeout(t *testing.T) {
 		defer func() { _ = resp.Body.Close() }()
 		var body []byte
 		chunk := make([]byte, 50_000)
-		for err == nil {
+		for err == nil { // to the end of the body, which is no multiple of the chunk
 			var n int
 			<-time.After(2 * time.Second) // slow, but not so slow that a write times out
-			n, err = resp.Body.Read(chunk)
+			n, err = io.ReadFull(resp.Body, chunk)
 			body = append(body, chunk[:n]...)
 		}
 		lines := strings.Split(strings.TrimSpace(string(body)), "\n")
-		if last := lines[len(lines)-1]; err != io.EOF || !strings.Contains(last, `"type":"error"`) || !strings.Contains(last, "after=") {
+		if last := lines[len(lines)-1]; err != io.ErrUnexpectedEOF || !strings.Contains(last, `"type":"error"`) || !strings.Contains(last, "after=") {
 			t.Errorf("%d lines, the last %.200s, %v", len(lines), last, err)
 		}
 	})
