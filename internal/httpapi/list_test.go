@@ -122,6 +122,7 @@ func TestListIsOnePosition(t *testing.T) {
 // TestListTimeout: a list that nobody reads does not hold its snapshot for ever.
 func TestListTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
+		g.client.Transport.(*http.Transport).DisableCompression = true
 		big := bytes.Repeat([]byte("x"), 40_000)
 		for i := range 100 {
 			g.put(0, fmt.Sprintf("k%03d", i), big)
