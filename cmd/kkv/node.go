@@ -119,6 +119,9 @@ type nodeOptions struct {
 	pushHistory     bool
 	targets         []string
 	backoff         time.Duration
+	maxBytes        int64 // of the store; 0: no limit
+	unreadyAtLimit  bool
+	listTimeout     time.Duration
 	logger          *slog.Logger
 }
 
@@ -133,14 +136,14 @@ type node struct {
 
 func newNode(o nodeOptions) (*node, error) {
 	n := &node{o: o}
-	n.cache = cache.New(cache.Options{AnnounceHistory: o.pushHistory,
+	n.cache = cache.New(cache.Options{AnnounceHistory: o.pushHistory, MaxBytes: o.maxBytes,
 		Ingest: ingest.Options{Kafka: o.kafka, Topic: o.topic, ReadUncommitted: o.readUncommitted, Logger: o.logger}})
 	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.topic, Targets: webhook.Static(o.targets...), Backoff: o.backoff,
 		History: o.pushHistory, Loading: n.loading, Logger: o.logger})
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		httpapi.NewCollector(n.cache, n.pushStats))
-	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, Logger: o.logger}
+	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, UnreadyAtLimit: o.unreadyAtLimit, ListTimeout: o.listTimeout, Logger: o.logger}
 	if o.writable {
 		p, err := kafka.NewProducer(o.kafka)
 		if err != nil {
@@ -163,7 +166,12 @@ func (n *node) loading() bool {
 
 func (n *node) pushStats() httpapi.PushStats {
 	s := n.push.Stats()
-	return httpapi.PushStats{Dispatched: int64(s.Dispatched), Deduplicated: int64(s.Suppressed), OK: int64(s.OK), Failed: int64(s.Failures)}
+	p := httpapi.PushStats{Dispatched: int64(s.Dispatched), Deduplicated: int64(s.Suppressed), OK: int64(s.OK), Failed: int64(s.Failures),
+		Retries: int64(s.Retries), Merged: int64(s.Merged), InvalidKeys: int64(s.InvalidKeys)}
+	for _, t := range s.Targets {
+		p.Targets = append(p.Targets, httpapi.TargetStats{ID: t.ID, Pending: t.PendingKeys, Oldest: t.OldestPending})
+	}
+	return p
 }
 
 // run serves until ctx ends.
@@ -177,6 +185,7 @@ func (n *node) run(ctx context.Context, grace time.Duration) error {
 		return nil
 	})
 	g.Go(func() error { return n.push.Run(gctx) })
+	g.Go(func() error { n.report(gctx); return nil })
 	g.Go(func() error {
 		return serveHTTP(gctx, n.o.listener, httpapi.LoopbackOnly(n.o.listener.Addr(), n.server), n.o.logger, grace)
 	})
@@ -187,6 +196,39 @@ func (n *node) run(ctx context.Context, grace time.Duration) error {
 		err = errors.Join(err, n.producer.Close(cctx))
 	}
 	return err
+}
+
+const reportEvery = 10 * time.Second
+
+// report says how a load goes on, every 10 s until the cache is ready, and once when memory runs short.
+func (n *node) report(ctx context.Context) {
+	began := time.Now()
+	t := time.NewTicker(reportEvery)
+	defer t.Stop()
+	ready, short := n.cache.Ready(), false
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			st := n.cache.Status()
+			n.o.logger.Info("ready", "topic", st.Topic, "keys", st.Keys, "bytes", st.Bytes, "partitions", len(st.Partitions), "took", time.Since(began).Round(time.Millisecond))
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		st := n.cache.Status()
+		if r := st.Replay; r != nil {
+			n.o.logger.Info("loading", "topic", st.Topic, "records", r.Records, "bytes", r.Bytes, "percent", int(r.Done*100),
+				"records/s", int(float64(r.Records)/max(r.Took.Seconds(), 0.001)), "left", r.Left.Round(time.Second))
+		}
+		if full := st.Full(); full >= 0.9 && !short {
+			short = true
+			n.o.logger.Warn("memory runs short: when --max-bytes is reached, partitions stand still until there is room; raise it", "topic", st.Topic,
+				"percent", int(full*100), "limit", st.MaxBytes, "held", st.Held)
+		} else if full < 0.8 {
+			short = false
+		}
+	}
 }
 
 // gatewayOptions are what a gateway process is made of.

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +25,9 @@ const grace = 5 * time.Second
 
 // runServe is `kkv serve`: one cache on one topic.
 func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger *slog.Logger) error {
+	if s.TargetServiceName != "" {
+		return errors.New("the watch of a Kubernetes service's endpoints (--target-service-name, TARGET_SERVICE_NAME) is not in this version: name the receivers by --webhook-target or TARGET_STATIC_HOST")
+	}
 	k, err := kafkaConfig(s.Kafka, logger)
 	if err != nil {
 		return err
@@ -31,12 +36,19 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 	if err != nil {
 		return err
 	}
+	maxBytes, err := memoryLimit(s.MaxBytes, os.ReadFile)
+	if err != nil {
+		return err
+	}
 	n, err := newNode(nodeOptions{kafka: k, topic: s.Topic, listener: l, writable: s.Writable, readUncommitted: s.Isolation == "read_uncommitted",
-		pushHistory: s.OnUpdateAfterOffset == "earliest", targets: s.Targets(), backoff: s.DispatcherRetryBackoff, logger: logger})
+		pushHistory: s.OnUpdateAfterOffset == "earliest", targets: s.Targets(), backoff: s.DispatcherRetryBackoff,
+		maxBytes: maxBytes, unreadyAtLimit: s.UnreadyAtLimit, listTimeout: s.ListTimeout, logger: logger})
 	if err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { tuneMemory(gctx); return nil })
+	logger.Info("loading", "topic", s.Topic, "address", l.Addr().String())
 	if s.ManagementListen != "" {
 		ml, err := listen("management-listen", s.ManagementListen)
 		if err != nil {
@@ -70,17 +82,6 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 		})
 	}
 	g.Go(func() error { return n.run(gctx, grace) })
-	g.Go(func() error {
-		start := time.Now()
-		logger.Info("loading", "topic", s.Topic, "address", l.Addr().String())
-		select {
-		case <-n.cache.Ready():
-			st := n.cache.Status()
-			logger.Info("ready", "topic", s.Topic, "keys", st.Keys, "bytes", st.Bytes, "partitions", len(st.Partitions), "took", time.Since(start).Round(time.Millisecond))
-		case <-gctx.Done():
-		}
-		return nil
-	})
 	return g.Wait()
 }
 

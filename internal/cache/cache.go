@@ -57,6 +57,9 @@ type Options struct {
 	Ingest ingest.Options
 	// FeedBytes bounds the ring of recent changes; 0: feed.DefaultBytes.
 	FeedBytes int
+	// MaxBytes is what the store may take, in bytes of memory; 0: no limit. Records that need more are held, and
+	// their partition stands still, until tombstones or smaller values make room: nothing is evicted (rule 19).
+	MaxBytes int64
 	// AnnounceHistory: also feed what is read before the cache is ready for the first time.
 	AnnounceHistory bool
 }
@@ -85,9 +88,15 @@ type state struct {
 	store   *store.Store
 	topicID [16]byte
 	parts   []part
-	reason  string        // why it replaces another, "" for the first
-	ordered chan struct{} // closed when snapshots can be taken
+	reason  string         // why it replaces another, "" for the first
+	ordered chan struct{}  // closed when snapshots can be taken
+	held    map[int32]bool // partitions that stand still for want of memory
 	mark    atomic.Pointer[Mark]
+
+	// Of the load.
+	began          time.Time
+	starts, ends   []int64
+	records, bytes int64
 }
 
 // sortAtOnce is how many keys are sorted under the lock: in about a millisecond.
@@ -95,10 +104,9 @@ const sortAtOnce = 5000
 
 type part struct {
 	position.Partition
-	asOf       time.Time // when the leader was asked and had nothing beyond Next
-	end        int64     // the leader's high watermark as last asked
-	endAsked   time.Time
-	seenRecord bool
+	asOf     time.Time // when the leader was asked and had nothing beyond Next
+	end      int64     // the leader's high watermark as last asked
+	endAsked time.Time
 }
 
 // Mark is a position as a reader meets it: the vector, its text, and the time since which it is known to be
@@ -143,9 +151,12 @@ func (c *Cache) Ready() <-chan struct{} { return c.ready }
 func (c *Cache) Load(inc ingest.Incarnation, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	st := &state{store: store.New(), topicID: inc.TopicID, reason: reason, ordered: make(chan struct{})}
+	st := &state{store: store.New(), topicID: inc.TopicID, reason: reason, ordered: make(chan struct{}), held: map[int32]bool{},
+		ends: inc.Ends, began: time.Now()}
+	st.store.LimitTombstones(c.o.MaxBytes / 10)
 	for _, p := range inc.Partitions {
 		st.progress(p)
+		st.starts = append(st.starts, p.Next)
 	}
 	c.next = st
 	if c.cur == nil {
@@ -158,23 +169,30 @@ func (c *Cache) Load(inc ingest.Incarnation, reason string) {
 
 // Apply is ingest.Sink's: the one place where the store changes, the position moves and the feed hears of it, in
 // this order and under one lock, so that whoever hears of a change can read it.
-func (c *Cache) Apply(b *ingest.Batch) {
+func (c *Cache) Apply(b *ingest.Batch) (held []ingest.Held) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st, live := c.writable()
 	if st == nil {
-		return
+		return nil
 	}
 	announce := live || c.cur == nil && c.o.AnnounceHistory
 	var changes []feed.Change
 	for i := range b.Records {
 		r := &b.Records[i]
+		if len(held) > 0 && park(held, r) {
+			continue
+		}
 		if r.Key == nil {
 			c.nullKeys.Add(1)
 			continue
 		}
 		rec := store.Record{Key: r.Key, Value: r.Value, Partition: r.Partition, Offset: r.Offset, Epoch: r.Epoch,
 			Timestamp: r.Timestamp, Headers: headers(r.Headers)}
+		if c.o.MaxBytes > 0 && st.store.Memory().Settled() > c.o.MaxBytes && st.store.Grows(&rec) {
+			held = append(held, ingest.Held{Partition: r.Partition, Records: []ingest.Record{*r}})
+			continue
+		}
 		eff := st.store.Apply(&rec)
 		if !announce || !eff.Changed {
 			continue
@@ -187,16 +205,33 @@ func (c *Cache) Apply(b *ingest.Batch) {
 		changes = append(changes, changeOf(&eff.Now, eff.Equal))
 	}
 	for _, p := range b.Progress {
+		delete(st.held, p.Partition)
+		for _, h := range held {
+			if h.Partition == p.Partition {
+				p.Next = h.Records[0].Offset
+				st.held[p.Partition] = true
+			}
+		}
 		st.progress(p)
 	}
-	for i := range b.Records {
-		st.parts[b.Records[i].Partition].seenRecord = true
-	}
+	st.count(b)
 	st.mark.Store(nil)
 	if announce && (len(changes) > 0 || live) {
 		c.feed.Publish(&feed.Batch{Changes: changes, Position: st.readMark().Position, History: !live})
 	}
 	c.wake()
+	return held
+}
+
+// park lines r up behind what is held of its partition, and reports whether anything is.
+func park(held []ingest.Held, r *ingest.Record) bool {
+	for i := range held {
+		if held[i].Partition == r.Partition {
+			held[i].Records = append(held[i].Records, *r)
+			return true
+		}
+	}
+	return false
 }
 
 // writable is the state that records go to, and whether it is the one served.

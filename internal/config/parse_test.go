@@ -50,11 +50,24 @@ func writeFile(t *testing.T, text string) string {
 // words splits a command line on spaces.
 func words(line string) []string { return strings.Fields(line) }
 
+func TestParseBytes(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "1000000": 1e6, "500MB": 500e6, "500 mb": 500e6, "2GiB": 2 << 30, "1.5Gi": 3 << 29, "64k": 64e3, "7B": 7} {
+		if got, err := ParseBytes(text); err != nil || got != want {
+			t.Errorf("ParseBytes(%q) = %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "MB", "-1", "1XB", "1e300", "NaN", "auto", "0x10"} {
+		if got, err := ParseBytes(text); err == nil {
+			t.Errorf("ParseBytes(%q) = %d", text, got)
+		}
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	got := mustParse(t, words("serve --topic orders --kafka-bootstrap kafka:9092"))
 	want := &Serve{
 		Kafka: Kafka{Bootstrap: []string{"kafka:9092"}}, Topic: "orders", Listen: ":8080",
-		CreateTopicPartitions: 3, CreateTopicReplication: -1, Isolation: "read_committed", OnUpdateAfterOffset: "latest",
+		CreateTopicPartitions: 3, CreateTopicReplication: -1, Isolation: "read_committed", MaxBytes: "auto", ListTimeout: time.Minute, OnUpdateAfterOffset: "latest",
 		OnUpdatePath: "/kafka-keyvalue/v1/updates", TargetStaticPort: 8080, TargetServicePort: 8080,
 		InformerResyncPeriod: 5 * time.Minute, DispatcherRetryBackoff: time.Second, Log: Log{LogFormat: "text", LogLevel: "info"},
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -115,8 +116,40 @@ var checks = map[string]func(string) (problem, fix string){
 		}
 		return "", ""
 	},
+	"bytes": func(v string) (string, string) {
+		if v == "auto" {
+			return "", ""
+		}
+		if _, err := ParseBytes(v); err != nil {
+			return "is not a size in bytes", "give a number with or without a unit, such as 500MB or 2GiB"
+		}
+		return "", ""
+	},
 	"label":   checkLabel,
 	"segment": checkSegment,
+}
+
+// units of ParseBytes, the longest names first.
+var units = []struct {
+	name  string
+	bytes float64
+}{{"KIB", 1 << 10}, {"MIB", 1 << 20}, {"GIB", 1 << 30}, {"TIB", 1 << 40}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+	{"KI", 1 << 10}, {"MI", 1 << 20}, {"GI", 1 << 30}, {"TI", 1 << 40}, {"K", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}, {"B", 1}}
+
+// ParseBytes reads a size in bytes, with a decimal or binary unit in any case or none: 500MB, 2GiB, 1.5Gi, 1000000.
+func ParseBytes(v string) (int64, error) {
+	number, factor := strings.ToUpper(strings.TrimSpace(v)), 1.0
+	for _, u := range units {
+		if rest, ok := strings.CutSuffix(number, u.name); ok {
+			number, factor = strings.TrimSpace(rest), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || n < 0 || n*factor >= 1<<62 || math.IsNaN(n) {
+		return 0, fmt.Errorf("%q is not a size in bytes: give a number with or without a unit, such as 500MB or 2GiB", v)
+	}
+	return int64(n * factor), nil
 }
 
 func checkListen(v string) (string, string) {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 )
 
@@ -11,6 +12,9 @@ var healthRoutes = map[string]func(*Server, http.ResponseWriter){
 	"/q/health/live": (*Server).healthLive, "/health/live": (*Server).healthLive, "/livez": (*Server).healthLive,
 	"/q/health": (*Server).healthLive, "/health": (*Server).healthLive,
 }
+
+// warnFull is the share of the memory limit from which health speaks of it.
+const warnFull = 0.9
 
 // health is a MicroProfile Health answer, as the original gives.
 type health struct {
@@ -36,6 +40,9 @@ func (s *Server) healthReady(w http.ResponseWriter) {
 		default:
 		}
 	}
+	if st := s.cache.Status(); s.o.UnreadyAtLimit && len(st.Held) > 0 {
+		ready = false
+	}
 	s.health(w, ready)
 }
 
@@ -51,6 +58,12 @@ func (s *Server) health(w http.ResponseWriter, up bool) {
 	data := map[string]string{"stage": st.Stage.String()}
 	if st.Trouble != nil {
 		data["trouble"] = st.Trouble.Error()
+	}
+	if full := st.Full(); full >= warnFull {
+		data["memory"] = fmt.Sprintf("%.0f %% of --max-bytes is taken", full*100)
+	}
+	if len(st.Held) > 0 {
+		data["held"] = fmt.Sprintf("the memory limit is reached: partitions %v stand still until there is room; raise --max-bytes", st.Held)
 	}
 	b, _ := json.Marshal(health{Status: word, Checks: []check{{Name: "consume-loop", Status: word, Data: data}}}) // strings: cannot fail
 	w.Header().Set("Content-Type", "application/json; charset=UTF-8")

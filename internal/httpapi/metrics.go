@@ -3,6 +3,7 @@ package httpapi
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -25,8 +26,17 @@ func WithMetrics(g prometheus.Gatherer, h http.Handler) http.Handler {
 // PushStats counts what was pushed to webhook targets.
 type PushStats struct {
 	Dispatched, Deduplicated, OK, Failed int64
+	Retries, Merged, InvalidKeys         int64
 	Down                                 bool  // the watch of the targets does not work
 	Events                               int64 // of that watch
+	Targets                              []TargetStats
+}
+
+// TargetStats is one webhook target.
+type TargetStats struct {
+	ID      string
+	Pending int           // keys it has not been told of
+	Oldest  time.Duration // how long the first of them has been waiting
 }
 
 // Collector shows a cache and its pushes under the original's names (CONTRACT section 1), and what the original
@@ -53,6 +63,9 @@ var (
 	descKeys       = desc("kkv_cache_keys", "Live keys.")
 	descBytes      = desc("kkv_cache_bytes", "Bytes of live keys, values and headers.")
 	descConflicts  = desc("kkv_cache_conflicting_keys", "Keys that live in more than one partition.")
+	descMemory     = desc("kkv_store_memory_bytes", "Memory of the store by use: slabs (dead records included), dead (of slabs), index, tombstones.", "use")
+	descLimit      = desc("kkv_store_limit_bytes", "The memory limit, --max-bytes; 0: none.")
+	descHeld       = desc("kkv_held_partitions", "Partitions that stand still because the memory limit is reached.")
 	descFeed       = desc("kkv_feed_bytes", "Bytes held in the ring of recent changes.")
 	descLastSeen   = desc("kkv_last_seen_offset", "Offset of the last record read, which is the position less one.", "topic", "partition")
 	descEnd        = desc("kkv_high_watermark", "The partition's high watermark as its leader last answered.", "topic", "partition")
@@ -61,14 +74,19 @@ var (
 	descSuppressed = desc("kkv_onupdate_suppressed_total", "Records that no webhook was told of.", "suppress_reason")
 	descOK         = desc("kkv_target_update_ok_total", "Webhook POSTs answered 2xx.")
 	descFailed     = desc("kkv_target_update_failure_total", "Webhook POSTs that failed; each is retried.")
+	descRetries    = desc("kkv_webhook_retries_total", "Webhook POSTs that followed a failed one.")
+	descMerged     = desc("kkv_webhook_merged_total", "Changes that took the place of an older one which a target had not heard yet.")
+	descInvalid    = desc("kkv_webhook_invalid_keys_total", "Changes left out of webhooks because their key is not UTF-8.")
+	descPending    = desc("kkv_webhook_pending_keys", "Keys that a target has not been told of.", "target")
+	descOldest     = desc("kkv_webhook_pending_seconds", "How long the first of them has been waiting.", "target")
 	descDown       = desc("kkv_watcher_down", "1 while the watch of webhook targets does not work.")
 	descEvents     = desc("kkv_watcher_event_total", "Events of the watch of webhook targets.")
 )
 
 // Describe is prometheus.Collector's.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStage, descKeys, descBytes, descConflicts, descFeed, descLastSeen, descEnd, descAge,
-		descDispatch, descSuppressed, descOK, descFailed, descDown, descEvents} {
+	for _, d := range []*prometheus.Desc{descStage, descKeys, descBytes, descConflicts, descMemory, descLimit, descHeld, descFeed, descLastSeen, descEnd, descAge,
+		descDispatch, descSuppressed, descOK, descFailed, descRetries, descMerged, descInvalid, descPending, descOldest, descDown, descEvents} {
 		ch <- d
 	}
 }
@@ -86,6 +104,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descKeys, float64(st.Keys))
 	gauge(descBytes, float64(st.Bytes))
 	gauge(descConflicts, float64(st.Conflicts))
+	gauge(descMemory, float64(st.Memory.Slabs), "slabs")
+	gauge(descMemory, float64(st.Memory.Dead), "dead")
+	gauge(descMemory, float64(st.Memory.Index), "index")
+	gauge(descMemory, float64(st.Memory.Tombstones), "tombstones")
+	gauge(descLimit, float64(st.MaxBytes))
+	gauge(descHeld, float64(len(st.Held)))
 	gauge(descFeed, float64(st.FeedBytes))
 	for _, p := range st.Partitions {
 		n := strconv.Itoa(int(p.Partition))
@@ -105,6 +129,13 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descSuppressed, push.Deduplicated, "value_deduplication")
 	counter(descOK, push.OK)
 	counter(descFailed, push.Failed)
+	counter(descRetries, push.Retries)
+	counter(descMerged, push.Merged)
+	counter(descInvalid, push.InvalidKeys)
+	for _, t := range push.Targets {
+		gauge(descPending, float64(t.Pending), t.ID)
+		gauge(descOldest, t.Oldest.Seconds(), t.ID)
+	}
 	down := 0.0
 	if push.Down {
 		down = 1

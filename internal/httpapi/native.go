@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -98,7 +99,27 @@ type topicJSON struct {
 	Keys       int             `json:"keys"`
 	Bytes      int64           `json:"bytes"`
 	Conflicts  int             `json:"conflicts"` // keys that live in several partitions
+	Memory     memoryJSON      `json:"memory"`
+	Held       []int32         `json:"heldPartitions,omitempty"` // stand still: the memory limit is reached
+	Replay     *replayJSON     `json:"replay,omitempty"`         // while loading
 	Partitions []partitionJSON `json:"partitions"`
+}
+
+// memoryJSON is in bytes.
+type memoryJSON struct {
+	Slabs      int64 `json:"slabs"` // records, dead ones and room to come included
+	Dead       int64 `json:"dead"`  // of slabs
+	Index      int64 `json:"index"`
+	Tombstones int64 `json:"tombstones"`
+	Limit      int64 `json:"limit,omitempty"` // --max-bytes
+}
+
+type replayJSON struct {
+	Records          int64   `json:"records"`
+	Bytes            int64   `json:"bytes"`
+	RecordsPerSecond int64   `json:"recordsPerSecond"`
+	Percent          float64 `json:"percent"`
+	EtaMs            *int64  `json:"etaMs"` // null: not known yet
 }
 
 type partitionJSON struct {
@@ -115,6 +136,18 @@ func (s *Server) topicStatus() topicJSON {
 		TopicID: base64.RawURLEncoding.EncodeToString(st.TopicID[:]), Partitions: []partitionJSON{}}
 	if st.Trouble != nil {
 		t.Trouble = st.Trouble.Error()
+	}
+	t.Held = st.Held
+	t.Memory = memoryJSON{Slabs: st.Memory.Slabs, Dead: st.Memory.Dead, Index: st.Memory.Index, Tombstones: st.Memory.Tombstones, Limit: st.MaxBytes}
+	if r := st.Replay; r != nil {
+		t.Replay = &replayJSON{Records: r.Records, Bytes: r.Bytes, Percent: math.Round(r.Done*1000) / 10}
+		if s := r.Took.Seconds(); s > 0 {
+			t.Replay.RecordsPerSecond = int64(float64(r.Records) / s)
+		}
+		if r.Left >= 0 {
+			ms := r.Left.Milliseconds()
+			t.Replay.EtaMs = &ms
+		}
 	}
 	for _, p := range st.Partitions {
 		pj := partitionJSON{Partition: p.Partition, Position: p.Next, LogStart: p.LogStart}

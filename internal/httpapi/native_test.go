@@ -159,6 +159,9 @@ func TestStatus(t *testing.T) {
 		if st.Topic != "fixture" || !st.Ready || st.Keys != 5 || len(st.Partitions) != 2 || st.Partitions[0].Position != 3 || st.Partitions[1].AgeMs == nil {
 			t.Errorf("%+v", st)
 		}
+		if st.Memory.Slabs < st.Bytes || st.Memory.Index == 0 || st.Replay != nil {
+			t.Errorf("%+v", st)
+		}
 		if one := g.get("/v1/topics/fixture").body; !strings.Contains(one, `"topic": "fixture"`) {
 			t.Errorf("%s", one)
 		}

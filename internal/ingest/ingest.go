@@ -47,10 +47,17 @@ type Batch struct {
 	Progress []Progress
 }
 
+// Held are the records of one partition that a Sink had no room for. Their bytes are as in Batch.
+type Held struct {
+	Partition int32
+	Records   []Record // not empty
+}
+
 // Incarnation names the topic that a load reads.
 type Incarnation struct {
 	TopicID    [16]byte
 	Partitions []Progress // indexed by partition: where reading starts, Next being the log start
+	Ends       []int64    // indexed by partition: the load is complete when all of these are reached
 }
 
 // Sink takes what a Reader reads. Calls come one at a time.
@@ -58,8 +65,10 @@ type Sink interface {
 	// Load begins a load from the log's start: the first, or one that replaces the state because the log read
 	// so far is no longer Kafka's (reason says why). Until Loaded, the Sink goes on showing what it showed.
 	Load(inc Incarnation, reason string)
-	// Apply takes the next records. Progress may name partitions that Load did not: they were added since.
-	Apply(b *Batch)
+	// Apply takes the next records. Progress may name partitions that Load did not: they were added since. It
+	// returns what it has no room for: of some partitions, the records from one on. Their position then stands at
+	// the first of these, and they are offered again until there is room.
+	Apply(b *Batch) (held []Held)
 	// Loaded: every record up to the ends captured when the load began has been applied.
 	Loaded()
 	// Current: all that the partition's leader had at the time asked (its high watermark, end) is applied once
@@ -91,6 +100,7 @@ const (
 	watchEvery   = 500 * time.Millisecond // topic ID, partitions, high watermarks (rules 3 and 7)
 	fetchMaxWait = 500 * time.Millisecond
 	probeEvery   = 5 * time.Millisecond // while somebody waits for a position that does not move
+	unparkEvery  = 250 * time.Millisecond
 	callTimeout  = 10 * time.Second
 	backoffMin   = 100 * time.Millisecond
 	backoffMax   = 5 * time.Second
@@ -212,7 +222,8 @@ type session struct {
 	mu      sync.Mutex // one call into the sink at a time
 	parts   []partition
 	loaded  bool
-	pending int // partitions that have not reached their target
+	pending int                // partitions that have not reached their target
+	parked  map[int32][]Record // by partition: records that the sink had no room for
 	bad     error
 }
 
@@ -232,6 +243,7 @@ func (s *session) run(ctx context.Context) error {
 	g.Go(func() error { return s.poll(ctx) })
 	g.Go(func() error { return s.watch(ctx) })
 	g.Go(func() error { return s.probeStuck(ctx) })
+	g.Go(func() error { return s.unpark(ctx) })
 	return g.Wait()
 }
 
@@ -296,6 +308,7 @@ func (s *session) begin(t kafka.Topic, at bounds) {
 		}
 		s.parts = append(s.parts, p)
 		inc.Partitions = append(inc.Partitions, p.Progress)
+		inc.Ends = append(inc.Ends, p.target)
 	}
 	s.r.mu.Lock()
 	clear(s.r.wanted) // offsets of another incarnation
@@ -324,31 +337,83 @@ func (s *session) offsets(from int) map[int32]kgo.Offset {
 	return m
 }
 
-// apply hands b to the sink with the positions that it brings.
+// apply hands b to the sink with the positions that it brings. What the sink has no room for is parked, and its
+// partition is not fetched meanwhile.
 func (s *session) apply(b *Batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.bad != nil {
-		s.bad = nil
-		s.r.sink.Trouble(nil)
+	if len(s.parked) > 0 {
+		b = s.behindParked(b)
 	}
-	for i := range b.Progress {
-		n := &b.Progress[i]
-		p := &s.parts[n.Partition]
-		if n.Next <= p.Next {
-			n.Next = p.Next
+	s.offer(b)
+}
+
+// behindParked lines b's records of parked partitions up behind what is parked there.
+func (s *session) behindParked(b *Batch) *Batch {
+	out := &Batch{}
+	for _, r := range b.Records {
+		if _, ok := s.parked[r.Partition]; ok {
+			s.parked[r.Partition] = append(s.parked[r.Partition], r)
+		} else {
+			out.Records = append(out.Records, r)
 		}
+	}
+	for _, p := range b.Progress {
+		if _, ok := s.parked[p.Partition]; !ok {
+			out.Progress = append(out.Progress, p)
+		}
+	}
+	return out
+}
+
+// offer is apply under the lock, for records of partitions of which nothing is parked any more.
+func (s *session) offer(b *Batch) {
+	for i := range b.Progress {
+		n, p := &b.Progress[i], &s.parts[b.Progress[i].Partition]
+		n.Next = max(n.Next, p.Next)
 		n.LogStart = max(n.LogStart, p.LogStart)
 		if n.Epoch < 0 {
 			n.Epoch = p.Epoch
 		}
+	}
+	held := s.r.sink.Apply(b)
+	for i := range b.Progress {
+		n, p := b.Progress[i], &s.parts[b.Progress[i].Partition]
+		for _, h := range held {
+			if h.Partition == n.Partition {
+				n.Next = h.Records[0].Offset
+			}
+		}
 		if p.Next < p.target && n.Next >= p.target {
 			s.pending--
 		}
-		p.Progress = *n
+		p.Progress = n
 	}
-	s.r.sink.Apply(b)
+	for _, h := range held {
+		if s.parked == nil {
+			s.parked = map[int32][]Record{}
+		}
+		s.parked[h.Partition] = h.Records
+		s.con.PauseFetchPartitions(map[string][]int32{s.r.o.Topic: {h.Partition}})
+	}
 	s.maybeLoaded()
+}
+
+// unpark offers what is parked again, from time to time: room comes from tombstones and smaller values elsewhere.
+func (s *session) unpark(ctx context.Context) error {
+	for sleep(ctx, unparkEvery) {
+		s.mu.Lock()
+		for partition, records := range s.parked {
+			delete(s.parked, partition)
+			last := records[len(records)-1]
+			s.offer(&Batch{Records: records, Progress: []Progress{{Partition: partition, Next: last.Offset + 1, Epoch: last.Epoch}}})
+			if _, still := s.parked[partition]; !still {
+				s.con.ResumeFetchPartitions(map[string][]int32{s.r.o.Topic: {partition}})
+			}
+		}
+		s.mu.Unlock()
+	}
+	return ctx.Err()
 }
 
 // trouble tells the sink why reading does not go on, or that it does again.

@@ -257,7 +257,7 @@ func (s *session) stuck() (stuck []Progress, waiting bool) {
 	defer s.mu.Unlock()
 	for i := range s.parts {
 		p := &s.parts[i]
-		if p.Next >= max(p.target, s.r.want(p.Partition)) {
+		if _, parked := s.parked[p.Partition]; parked || p.Next >= max(p.target, s.r.want(p.Partition)) {
 			continue
 		}
 		waiting = true

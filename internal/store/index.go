@@ -8,6 +8,7 @@ package store
 type index struct {
 	shards [256]shard
 	n      int
+	room   int // entries of all shards
 }
 
 type shard struct {
@@ -47,7 +48,7 @@ func (x *index) find(hash uint64, same func(id uint32) bool) uint32 {
 func (x *index) add(hash uint64, id uint32) {
 	s := x.shard(hash)
 	if (s.n+1)*fullDen > len(s.entries)*fullNum {
-		s.grow()
+		x.room += s.grow()
 	}
 	s.put(uint64(id)<<32 | uint64(uint32(hash)))
 	s.n++
@@ -64,7 +65,8 @@ func (s *shard) put(e uint64) {
 	s.entries[i] = e
 }
 
-func (s *shard) grow() {
+// grow returns how many entries more there are.
+func (s *shard) grow() int {
 	old := s.entries
 	s.entries = make([]uint64, max(shardMin, len(old)+len(old)/3))
 	for _, e := range old {
@@ -72,6 +74,7 @@ func (s *shard) grow() {
 			s.put(e)
 		}
 	}
+	return len(s.entries) - len(old)
 }
 
 // remove forgets the key, closing the gap so that searches need no marks of what was deleted.
@@ -104,9 +107,4 @@ func (x *index) remove(hash uint64, id uint32) {
 	x.n--
 }
 
-func (x *index) bytes() (n int64) {
-	for i := range x.shards {
-		n += int64(len(x.shards[i].entries)) * 8
-	}
-	return n
-}
+func (x *index) bytes() int64 { return int64(x.room) * 8 }

@@ -81,6 +81,7 @@ func (s *Store) Conflicts() int { return len(s.shadows) }
 type Memory struct {
 	Payload    int64 // keys, values and headers of live records
 	Slabs      int64 // all slabs: live records with their own fields, dead ones, room to come
+	Live       int64 // of Slabs, what live records take with their own fields
 	Dead       int64 // of Slabs, what belongs to no live record
 	Index      int64 // hash index, locations and order
 	Tombstones int64
@@ -89,9 +90,15 @@ type Memory struct {
 // Total is all of it.
 func (m Memory) Total() int64 { return m.Slabs + m.Index + m.Tombstones }
 
+// Settled is what Total comes to, at most, once slabs are rewritten: a sixth of their bytes may stay dead, and one
+// slab is being filled.
+func (m Memory) Settled() int64 {
+	return (m.Live*deadShare)/(deadShare-1) + slabLen + m.Index + m.Tombstones
+}
+
 // Memory counts what the Store itself takes now; what only snapshots keep alive is not in it.
 func (s *Store) Memory() Memory {
-	return Memory{Payload: s.payload, Slabs: s.total, Dead: s.dead, Tombstones: s.tombs.bytes,
+	return Memory{Payload: s.payload, Slabs: s.total, Live: s.used - s.dead, Dead: s.dead, Tombstones: s.tombs.bytes,
 		Index: s.index.bytes() + s.locs.bytes() + s.order.bytes() + int64(cap(s.free))*4}
 }
 
@@ -116,6 +123,15 @@ func (s *Store) Get(key []byte, r *Record) bool {
 	}
 	s.read(s.locs.get(id), r)
 	return true
+}
+
+// Grows reports whether applying r would make live records take more bytes than now, in whole or in part.
+func (s *Store) Grows(r *Record) bool {
+	if r.Value == nil {
+		return false
+	}
+	var old Record
+	return !s.Get(r.Key, &old) || old.Partition != r.Partition || old.payload() < r.payload()
 }
 
 // Partitions lists the partitions in which key has a live record, the winner's first.

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"errors"
+	"testing"
+)
+
+func TestGCPercent(t *testing.T) {
+	for live, want := range map[uint64]int{0: 96, 1 << 20: 96, 32 << 20: 96, 64 << 20: 48, 128 << 20: 24, 256 << 20: 12, 10 << 30: 12} {
+		if got := gcPercent(live); got != want {
+			t.Errorf("gcPercent(%d) = %d, want %d", live, got, want)
+		}
+	}
+}
+
+func TestCgroupLimit(t *testing.T) {
+	for _, tc := range []struct {
+		v2, v1 string
+		want   int64
+	}{{"104857600\n", "", 104857600}, {"max\n", "", 0}, {"", "104857600\n", 104857600}, {"", "9223372036854771712\n", 0}, {"", "", 0}} {
+		got := cgroupLimit(func(file string) ([]byte, error) {
+			text := tc.v1
+			if file == "/sys/fs/cgroup/memory.max" {
+				text = tc.v2
+			}
+			if text == "" {
+				return nil, errors.New("no such file")
+			}
+			return []byte(text), nil
+		})
+		if got != tc.want {
+			t.Errorf("%+v: %d", tc, got)
+		}
+	}
+}

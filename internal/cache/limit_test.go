@@ -1,0 +1,105 @@
+package cache
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/kkv-project/kkv/internal/store"
+)
+
+// TestMemoryLimit: at the limit a partition stands still at the first record that needs more, tombstones and
+// smaller values go on elsewhere, nothing is evicted, and it goes on by itself once there is room.
+func TestMemoryLimit(t *testing.T) {
+	bubble(t, []kfake.Opt{kfake.SeedTopics(2, "t")}, func(t *testing.T, w *world) {
+		c := w.start(func(o *Options) { o.MaxBytes = 4 << 20 })
+		w.ready(c)
+		const each = 100_000
+		value := strings.Repeat("x", each)
+		const n = 60
+		for i := range n {
+			w.put(int32(i%2), fmt.Sprintf("k%02d", i), value)
+		}
+		pass(5 * time.Second)
+		st := c.Status()
+		if len(st.Held) != 2 || !st.Ready || st.Keys >= n || st.Full() < 0.9 {
+			t.Fatalf("keys %d, held %v, full %v", st.Keys, st.Held, st.Full())
+		}
+		if used := st.Memory.Total(); used > 5<<20 {
+			t.Errorf("the store takes %d bytes of 4 MiB", used)
+		}
+		behind := st.Partitions[0].End - st.Partitions[0].Next
+		if behind <= 0 {
+			t.Errorf("partition 0 stands at %d of %d", st.Partitions[0].Next, st.Partitions[0].End)
+		}
+		var r store.Record
+		for i := range st.Keys {
+			if ok, _, _ := c.Get(fmt.Appendf(nil, "k%02d", i), &r); !ok || len(r.Value) != each {
+				t.Fatalf("k%02d has gone", i)
+			}
+		}
+		// Behind what is held, in the same partitions: nothing can be taken out of order. The way out is a larger
+		// limit, or room by deletes that come from a third partition's point of view; here the limit is raised.
+		c.mu.Lock()
+		c.o.MaxBytes = 16 << 20
+		c.mu.Unlock()
+		pass(5 * time.Second)
+		if st := c.Status(); st.Keys != n || len(st.Held) != 0 {
+			t.Fatalf("after there is room: keys %d, held %v", st.Keys, st.Held)
+		}
+		w.put(0, "k00", "small")
+		w.del(1, "k01")
+		pass(time.Second)
+		if ok, _, _ := c.Get([]byte("k01"), &r); ok {
+			t.Error("k01 was deleted")
+		}
+	})
+}
+
+// TestRoomByTombstones: deletes in one partition let another go on.
+func TestRoomByTombstones(t *testing.T) {
+	bubble(t, []kfake.Opt{kfake.SeedTopics(2, "t")}, func(t *testing.T, w *world) {
+		c := w.start(func(o *Options) { o.MaxBytes = 4 << 20 })
+		w.ready(c)
+		value := strings.Repeat("x", 100_000)
+		const n = 20
+		for i := range n {
+			w.put(0, fmt.Sprintf("a%02d", i), value)
+		}
+		pass(time.Second)
+		for i := range n {
+			w.put(1, fmt.Sprintf("b%02d", i), value)
+		}
+		pass(5 * time.Second)
+		if st := c.Status(); len(st.Held) != 1 || st.Held[0] != 1 {
+			t.Fatalf("keys %d, held %v", st.Keys, st.Held)
+		}
+		w.put(0, "a00", "shrunk")
+		for i := 1; i < n; i++ {
+			w.del(0, fmt.Sprintf("a%02d", i))
+		}
+		pass(5 * time.Second)
+		if st := c.Status(); len(st.Held) != 0 || st.Keys != n+1 {
+			t.Fatalf("keys %d, held %v", st.Keys, st.Held)
+		}
+	})
+}
+
+// TestLoadingBeyondTheLimitIsNeverReady.
+func TestLoadingBeyondTheLimitIsNeverReady(t *testing.T) {
+	bubble(t, []kfake.Opt{kfake.SeedTopics(1, "t")}, func(t *testing.T, w *world) {
+		value := strings.Repeat("x", 100_000)
+		for i := range 60 {
+			w.put(0, fmt.Sprintf("k%02d", i), value)
+		}
+		c := w.start(func(o *Options) { o.MaxBytes = 4 << 20 })
+		pass(10 * time.Second)
+		st := c.Status()
+		if st.Ready || len(st.Held) != 1 || st.Replay == nil || st.Replay.Done <= 0 || st.Replay.Done >= 1 {
+			t.Errorf("ready %v, held %v, replay %+v", st.Ready, st.Held, st.Replay)
+		}
+	})
+}
