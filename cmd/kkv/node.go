@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 
@@ -77,8 +78,9 @@ func createTopic(ctx context.Context, k kafka.Config, name string, partitions in
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
-	defer context.AfterFunc(ctx, cl.Close)() // a broker may take connections and never answer
+	end := sync.OnceFunc(cl.Close)
+	defer end()
+	defer context.AfterFunc(ctx, end)() // a broker may take connections and never answer
 	wait := 100 * time.Millisecond
 	for said := false; ; said = true {
 		cctx, cancel := context.WithTimeout(ctx, 10*time.Second)

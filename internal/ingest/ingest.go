@@ -159,8 +159,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ingest %s: %w", r.o.Topic, err)
 	}
-	defer aux.Close()
-	defer context.AfterFunc(ctx, aux.Close)() // a request to a broker that takes connections and never answers ends no sooner
+	defer closeWith(ctx, aux)()
 	loadedOnce, reason := false, ""
 	b := backoff{}
 	for {
@@ -186,6 +185,17 @@ func (r *Reader) Run(ctx context.Context) error {
 		if !b.wait(ctx) {
 			return nil
 		}
+	}
+}
+
+// closeWith closes cl as soon as ctx ends, since a request to a broker that takes connections and never answers ends
+// no sooner, or when what it returns is called. kgo must not be closed twice at once.
+func closeWith(ctx context.Context, cl *kgo.Client) func() {
+	end := sync.OnceFunc(cl.Close)
+	stop := context.AfterFunc(ctx, end)
+	return func() {
+		stop()
+		end()
 	}
 }
 
@@ -237,8 +247,7 @@ func (s *session) run(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
-	defer s.con.Close()
-	defer context.AfterFunc(ctx, s.con.Close)()
+	defer closeWith(ctx, s.con)()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.poll(ctx) })
 	g.Go(func() error { return s.watch(ctx) })
