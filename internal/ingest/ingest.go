@@ -191,11 +191,17 @@ func (r *Reader) Run(ctx context.Context) error {
 // closeWith closes cl as soon as ctx ends, since a request to a broker that takes connections and never answers ends
 // no sooner, or when what it returns is called. kgo must not be closed twice at once.
 func closeWith(ctx context.Context, cl *kgo.Client) func() {
-	end := sync.OnceFunc(cl.Close)
-	stop := context.AfterFunc(ctx, end)
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		cl.Close()
+		close(ended)
+	})
 	return func() {
-		stop()
-		end()
+		if stop() {
+			cl.Close()
+		} else {
+			<-ended
+		}
 	}
 }
 
