@@ -40,8 +40,8 @@ type Progress struct {
 	LogStart  int64
 }
 
-// Batch is what one poll brought: records in log order per partition, and how far the partitions named have come
-// with them.
+// Batch is a stretch of what was fetched: records in log order per partition, and how far the partitions named have
+// come with them.
 type Batch struct {
 	Records  []Record
 	Progress []Progress

@@ -22,9 +22,9 @@ func (s *session) poll(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		batch, err := s.batch(fs)
-		if len(batch.Progress) > 0 {
-			s.apply(batch)
+		batches, err := s.batches(fs)
+		for i := range batches {
+			s.apply(&batches[i])
 			b.reset()
 		}
 		if err == nil {
@@ -37,7 +37,7 @@ func (s *session) poll(ctx context.Context) error {
 		case lost(err):
 			return &reopen{ReasonRebuilt, err}
 		}
-		if len(batch.Progress) == 0 { // kgo's errors come in a hot loop (KAFKA-NOTES section 4)
+		if len(batches) == 0 { // kgo's errors come in a hot loop (KAFKA-NOTES section 4)
 			s.trouble(err)
 			if !b.wait(ctx) {
 				return ctx.Err()
@@ -52,18 +52,22 @@ func lost(err error) bool {
 	return kafka.Classify(err) == kafka.Reopen && !errors.Is(err, kerr.UnknownTopicID) && !errors.Is(err, kerr.InconsistentTopicID)
 }
 
-// batch turns one poll into a Batch. Of the errors it returns the most serious.
-func (s *session) batch(fs kgo.Fetches) (*Batch, error) {
-	b := &Batch{Records: make([]Record, 0, fs.NumRecords())}
-	var worst error
+// batchLen bounds the records of a Batch, and so for how long applying it keeps readers waiting: well below a
+// millisecond.
+const batchLen = 1000
+
+// batches turns one poll into Batches. Of the errors it returns the most serious.
+func (s *session) batches(fs kgo.Fetches) (out []Batch, worst error) {
 	fs.EachTopic(func(t kgo.FetchTopic) {
 		if t.TopicID != [16]byte{} && t.TopicID != s.id {
 			worst = &reopen{ReasonRecreated, fmt.Errorf("fetched from topic ID %x", t.TopicID)}
 		}
 	})
 	if worst != nil {
-		return b, worst
+		return nil, worst
 	}
+	left := fs.NumRecords()
+	var b Batch
 	fs.EachPartition(func(tp kgo.FetchTopicPartition) {
 		if tp.Err != nil {
 			err := fmt.Errorf("fetch %s/%d: %w", tp.Topic, tp.Partition, tp.Err)
@@ -71,20 +75,28 @@ func (s *session) batch(fs kgo.Fetches) (*Batch, error) {
 				worst = err
 			}
 		}
-		if len(tp.Records) == 0 {
-			return
-		}
-		for _, r := range tp.Records {
-			if r.Attrs.IsControl() {
-				continue // a transaction's marker: no record, but it moves the position
+		for i, r := range tp.Records {
+			left--
+			if !r.Attrs.IsControl() { // a transaction's marker is no record, but it moves the position
+				if b.Records == nil {
+					b.Records = make([]Record, 0, min(left+1, batchLen))
+				}
+				b.Records = append(b.Records, Record{Key: r.Key, Value: r.Value, Headers: r.Headers, Partition: r.Partition,
+					Offset: r.Offset, Epoch: r.LeaderEpoch, Timestamp: r.Timestamp.UnixMilli()})
 			}
-			b.Records = append(b.Records, Record{Key: r.Key, Value: r.Value, Headers: r.Headers, Partition: r.Partition,
-				Offset: r.Offset, Epoch: r.LeaderEpoch, Timestamp: r.Timestamp.UnixMilli()})
+			if full := len(b.Records) == batchLen; full || i == len(tp.Records)-1 {
+				b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: r.Offset + 1, Epoch: r.LeaderEpoch, LogStart: tp.LogStartOffset})
+				if full {
+					out = append(out, b)
+					b = Batch{}
+				}
+			}
 		}
-		last := tp.Records[len(tp.Records)-1]
-		b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: last.Offset + 1, Epoch: last.LeaderEpoch, LogStart: tp.LogStartOffset})
 	})
-	return b, worst
+	if len(b.Progress) > 0 {
+		out = append(out, b)
+	}
+	return out, worst
 }
 
 func (s *session) metadata(ctx context.Context) (kafka.Topic, error) {
