@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,6 +49,12 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { tuneMemory(gctx); return nil })
+	g.Go(func() error {
+		if n.cache.Listable(gctx) == nil {
+			debug.FreeOSMemory() // what loading and sorting took beyond what is kept
+		}
+		return nil
+	})
 	logger.Info("loading", "topic", s.Topic, "address", l.Addr().String())
 	if s.ManagementListen != "" {
 		ml, err := listen("management-listen", s.ManagementListen)

@@ -144,6 +144,25 @@ func (c *Cache) Run(ctx context.Context) error {
 	return c.reader.Run(ctx)
 }
 
+// Listable waits until lists and watches can be answered: the cache is ready and its keys are sorted. It ends with
+// ctx's error.
+func (c *Cache) Listable(ctx context.Context) error {
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.RLock()
+	ordered := c.cur.ordered
+	c.mu.RUnlock()
+	select {
+	case <-ordered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Ready is closed once every record up to the end captured at start is in. It stays so.
 func (c *Cache) Ready() <-chan struct{} { return c.ready }
 

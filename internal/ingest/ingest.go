@@ -67,7 +67,7 @@ type Sink interface {
 	Load(inc Incarnation, reason string)
 	// Apply takes the next records. Progress may name partitions that Load did not: they were added since. It
 	// returns what it has no room for: of some partitions, the records from one on. Their position then stands at
-	// the first of these, and they are offered again until there is room.
+	// the first of these, and they are offered again until there is room. It keeps nothing of b but records' bytes.
 	Apply(b *Batch) (held []Held)
 	// Loaded: every record up to the ends captured when the load began has been applied.
 	Loaded()
@@ -99,11 +99,14 @@ type Options struct {
 const (
 	watchEvery   = 500 * time.Millisecond // topic ID, partitions, high watermarks (rules 3 and 7)
 	fetchMaxWait = 500 * time.Millisecond
-	probeEvery   = 5 * time.Millisecond // while somebody waits for a position that does not move
-	unparkEvery  = 250 * time.Millisecond
-	callTimeout  = 10 * time.Second
-	backoffMin   = 100 * time.Millisecond
-	backoffMax   = 5 * time.Second
+	// Of one fetch, in bytes. Two are under way, and a small record takes several times its bytes while it is in
+	// flight, so that Kafka's own 50 MiB would dwarf what is kept.
+	fetchMaxBytes = 8 << 20
+	probeEvery    = 5 * time.Millisecond // while somebody waits for a position that does not move
+	unparkEvery   = 250 * time.Millisecond
+	callTimeout   = 10 * time.Second
+	backoffMin    = 100 * time.Millisecond
+	backoffMax    = 5 * time.Second
 )
 
 // Reader reads a topic into a Sink.
@@ -306,7 +309,7 @@ func (s *session) open(ctx context.Context) error {
 	var err error
 	s.con, err = kafka.NewClient(s.r.o.Kafka, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: s.offsets(0)}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.KeepControlRecords(), kgo.KeepRetryableFetchErrors(),
-		kgo.FetchIsolationLevel(iso), kgo.FetchMaxWait(fetchMaxWait))
+		kgo.FetchIsolationLevel(iso), kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxBytes(fetchMaxBytes))
 	return err
 }
 

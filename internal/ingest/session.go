@@ -22,9 +22,8 @@ func (s *session) poll(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		batches, err := s.batches(fs)
-		for i := range batches {
-			s.apply(&batches[i])
+		some, err := s.applyFetches(fs)
+		if some {
 			b.reset()
 		}
 		if err == nil {
@@ -37,7 +36,7 @@ func (s *session) poll(ctx context.Context) error {
 		case lost(err):
 			return &reopen{ReasonRebuilt, err}
 		}
-		if len(batches) == 0 { // kgo's errors come in a hot loop (KAFKA-NOTES section 4)
+		if !some { // kgo's errors come in a hot loop (KAFKA-NOTES section 4)
 			s.trouble(err)
 			if !b.wait(ctx) {
 				return ctx.Err()
@@ -56,18 +55,24 @@ func lost(err error) bool {
 // millisecond.
 const batchLen = 1000
 
-// batches turns one poll into Batches. Of the errors it returns the most serious.
-func (s *session) batches(fs kgo.Fetches) (out []Batch, worst error) {
+// applyFetches applies one poll and reports whether it moved anything. Of the errors in it, it returns the most serious.
+func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 	fs.EachTopic(func(t kgo.FetchTopic) {
 		if t.TopicID != [16]byte{} && t.TopicID != s.id {
 			worst = &reopen{ReasonRecreated, fmt.Errorf("fetched from topic ID %x", t.TopicID)}
 		}
 	})
 	if worst != nil {
-		return nil, worst
+		return false, worst
 	}
-	left := fs.NumRecords()
-	var b Batch
+	b := Batch{Records: make([]Record, 0, min(fs.NumRecords(), batchLen))} // used again and again: the sink keeps nothing of it
+	flush := func() {
+		if len(b.Progress) > 0 {
+			s.apply(&b)
+			some = true
+			b.Records, b.Progress = b.Records[:0], nil
+		}
+	}
 	fs.EachPartition(func(tp kgo.FetchTopicPartition) {
 		if tp.Err != nil {
 			err := fmt.Errorf("fetch %s/%d: %w", tp.Topic, tp.Partition, tp.Err)
@@ -76,27 +81,20 @@ func (s *session) batches(fs kgo.Fetches) (out []Batch, worst error) {
 			}
 		}
 		for i, r := range tp.Records {
-			left--
 			if !r.Attrs.IsControl() { // a transaction's marker is no record, but it moves the position
-				if b.Records == nil {
-					b.Records = make([]Record, 0, min(left+1, batchLen))
-				}
 				b.Records = append(b.Records, Record{Key: r.Key, Value: r.Value, Headers: r.Headers, Partition: r.Partition,
 					Offset: r.Offset, Epoch: r.LeaderEpoch, Timestamp: r.Timestamp.UnixMilli()})
 			}
 			if full := len(b.Records) == batchLen; full || i == len(tp.Records)-1 {
 				b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: r.Offset + 1, Epoch: r.LeaderEpoch, LogStart: tp.LogStartOffset})
 				if full {
-					out = append(out, b)
-					b = Batch{}
+					flush()
 				}
 			}
 		}
 	})
-	if len(b.Progress) > 0 {
-		out = append(out, b)
-	}
-	return out, worst
+	flush()
+	return some, worst
 }
 
 func (s *session) metadata(ctx context.Context) (kafka.Topic, error) {

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -127,17 +129,34 @@ func Hint(err error) string {
 	case errors.Is(err, kerr.UnsupportedVersion), brokerTooOld(err):
 		return "this broker is too old for kkv; use Apache Kafka 2.1 or later"
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		return "create the topic first: kafka-topics --create, or kkv --create-topic"
+		return "create the topic first: kafka-topics --create, or kkv serve --create-topic"
 	case errors.Is(err, kerr.InvalidTopicException):
 		return "a topic name has 1 to 249 of the characters a-z A-Z 0-9 . _ -"
 	case untrusted(err):
 		return "one side does not trust the other's certificate: check ssl.truststore and ssl.keystore, and that the broker's host name is in its certificate"
 	case isEOF && eof != nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "the broker closed the connection: check that security.protocol is what this port expects"
+		return "the broker closed the connection: check that security.protocol is what this port expects, and the credentials"
 	case isRecordHeader(err):
 		return "the broker does not speak TLS on this port: check security.protocol and the port"
+	case isDial(err):
+		return "check that Kafka runs there and can be reached from here: what --kafka-bootstrap names, and the brokers' advertised.listeners"
 	}
 	return ""
+}
+
+// Explain is err with its Hint, where there is one.
+func Explain(err error) error {
+	if hint := Hint(err); hint != "" {
+		return fmt.Errorf("%w; %s", err, hint)
+	}
+	return err
+}
+
+// isDial tells whether no connection came about: name, address, port, or a
+// handshake that nobody answered.
+func isDial(err error) bool {
+	dial, ok := errors.AsType[*net.OpError](err)
+	return ok && dial.Op == "dial"
 }
 
 func isRecordHeader(err error) bool {

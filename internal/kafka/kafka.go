@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -180,10 +181,13 @@ func backoff(n int) time.Duration {
 }
 
 // clientLogger passes kgo's log lines to slog. kgo reports every failed
-// connection at Warn or Error though it goes on by itself; kkv logs what
-// matters once at its edge, so those lines are demoted to Debug, and only
-// what kgo calls an error is a warning here.
+// connection at Warn or Error though it goes on by itself, each time anew;
+// kkv logs what matters once at its edge, so those lines are demoted to Debug,
+// and only what else kgo calls an error is a warning here.
 type clientLogger struct{ log *slog.Logger }
+
+// returned are kgo's errors that whoever asked for the connection gets as well.
+var returned = []string{"unable to request api versions", "unable to initialize sasl"}
 
 func (l clientLogger) Level() kgo.LogLevel {
 	ctx := context.Background()
@@ -198,7 +202,7 @@ func (l clientLogger) Level() kgo.LogLevel {
 
 func (l clientLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	to := slog.LevelDebug
-	if level == kgo.LogLevelError {
+	if level == kgo.LogLevelError && !slices.Contains(returned, msg) {
 		to = slog.LevelWarn
 	}
 	l.log.Log(context.Background(), to, "kafka: "+msg, keyvals...)

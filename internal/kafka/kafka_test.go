@@ -12,9 +12,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,6 +107,54 @@ func TestSASLMissing(t *testing.T) {
 			t.Errorf("no SASL where it is needed: %v (hint %q)", err, Hint(err))
 		}
 	})
+}
+
+// A connection that fails is for the caller to tell of, not for kgo to repeat in the log at every try.
+func TestFailedConnectionsAreNotLogged(t *testing.T) {
+	for _, key := range []kmsg.Key{kmsg.ApiVersions, kmsg.SASLAuthenticate} {
+		bubble(t, func(t *testing.T) {
+			f := newFake(t, kfake.SeedTopics(1, "t"), kfake.EnableSASL(), kfake.Superuser("PLAIN", "alice", "secret"))
+			tries := 0
+			f.c.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+				f.c.KeepControl()
+				tries++
+				return nil, errors.New("hang up"), true
+			})
+			var log bytes.Buffer
+			c := f.config(map[string]string{"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "alice", "sasl.password": "secret"})
+			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			cl, err := NewClient(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Metadata(within(t, 5*time.Second), cl, "t")
+			cl.Close()
+			if err == nil || tries == 0 || log.Len() > 0 {
+				t.Errorf("%s fails: error %v after %d tries, and the log has\n%s", kmsg.NameForKey(int16(key)), err, tries, &log)
+			}
+		})
+	}
+}
+
+func TestHint(t *testing.T) {
+	_, refused := net.DialTimeout("tcp", "127.0.0.1:1", time.Second)
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{refused, "--kafka-bootstrap"},
+		{kerr.UnknownTopicOrPartition, "kkv serve --create-topic"},
+		{io.EOF, "security.protocol"},
+		{kerr.NotLeaderForPartition, ""},
+		{nil, ""},
+	} {
+		if got := Hint(c.err); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("Hint(%v) = %q, want %q in it", c.err, got, c.want)
+		}
+		if got := Explain(c.err); !errors.Is(got, c.err) || got != nil && !strings.Contains(got.Error(), c.want) {
+			t.Errorf("Explain(%v) = %v", c.err, got)
+		}
+	}
 }
 
 // authority makes certificates that are valid in the test's time.
