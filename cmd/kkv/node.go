@@ -123,6 +123,7 @@ type nodeOptions struct {
 	backoff         time.Duration
 	maxBytes        int64 // of the store; 0: no limit
 	unreadyAtLimit  bool
+	fresh           bool
 	listTimeout     time.Duration
 	logger          *slog.Logger
 }
@@ -145,7 +146,7 @@ func newNode(o nodeOptions) (*node, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		httpapi.NewCollector(n.cache, n.pushStats))
-	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, UnreadyAtLimit: o.unreadyAtLimit, ListTimeout: o.listTimeout, Logger: o.logger}
+	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, Fresh: o.fresh, UnreadyAtLimit: o.unreadyAtLimit, ListTimeout: o.listTimeout, Logger: o.logger}
 	if o.writable {
 		p, err := kafka.NewProducer(o.kafka)
 		if err != nil {

@@ -43,7 +43,7 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 	}
 	n, err := newNode(nodeOptions{kafka: k, topic: s.Topic, listener: l, writable: s.Writable, readUncommitted: s.Isolation == "read_uncommitted",
 		pushHistory: s.OnUpdateAfterOffset == "earliest", targets: s.Targets(), backoff: s.DispatcherRetryBackoff,
-		maxBytes: maxBytes, unreadyAtLimit: s.UnreadyAtLimit, listTimeout: s.ListTimeout, logger: logger})
+		maxBytes: maxBytes, unreadyAtLimit: s.UnreadyAtLimit, fresh: s.Consistency == "fresh", listTimeout: s.ListTimeout, logger: logger})
 	if err != nil {
 		return err
 	}

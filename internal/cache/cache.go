@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,7 +72,8 @@ type Cache struct {
 	ready  chan struct{} // closed when the first load is complete
 
 	nullKeys atomic.Int64
-	sorters  sync.WaitGroup
+	aside    sync.WaitGroup // goroutines that sort, and that ask the leaders
+	barriers barriers
 
 	mu      sync.RWMutex
 	cur     *state // what is served; nil until the first load is complete
@@ -107,6 +107,14 @@ type part struct {
 	asOf     time.Time // when the leader was asked and had nothing beyond Next
 	end      int64     // the leader's high watermark as last asked
 	endAsked time.Time
+	stable   int64        // the last stable offset as last asked, -1 if it was not
+	epochs   []epochStart // the log's lineage (KIP-101)
+}
+
+// epochStart: the first record seen under a leader epoch.
+type epochStart struct {
+	epoch int32
+	start int64
 }
 
 // Mark is a position as a reader meets it: the vector, its text, and the time since which it is known to be
@@ -140,7 +148,9 @@ func (c *Cache) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.stage = Assigning
 	c.mu.Unlock()
-	defer c.sorters.Wait()
+	defer c.aside.Wait()
+	c.barriers.open(ctx)
+	defer c.barriers.close()
 	return c.reader.Run(ctx)
 }
 
@@ -202,6 +212,7 @@ func (c *Cache) Apply(b *ingest.Batch) (held []ingest.Held) {
 		if len(held) > 0 && park(held, r) {
 			continue
 		}
+		st.parts[r.Partition].under(r.Epoch, r.Offset)
 		if r.Key == nil {
 			c.nullKeys.Add(1)
 			continue
@@ -293,7 +304,7 @@ func (c *Cache) Loaded() {
 	if st.store.Len() <= sortAtOnce {
 		finish()
 	} else {
-		c.sorters.Go(func() {
+		c.aside.Go(func() {
 			o := build()
 			build = func() *store.Order { return o }
 			c.mu.Lock()
@@ -310,7 +321,7 @@ func (c *Cache) Loaded() {
 }
 
 // Current is ingest.Sink's.
-func (c *Cache) Current(partition int32, end int64, asked time.Time) {
+func (c *Cache) Current(partition int32, end, stable int64, asked time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st, _ := c.writable()
@@ -318,7 +329,7 @@ func (c *Cache) Current(partition int32, end int64, asked time.Time) {
 		return
 	}
 	p := &st.parts[partition]
-	p.end, p.endAsked = end, asked
+	p.end, p.stable, p.endAsked = end, stable, asked
 	p.prove()
 	st.mark.Store(nil)
 }
@@ -471,32 +482,4 @@ func (c *Cache) ChangedSince(since position.Position, f func(feed.Change)) (posi
 		}
 	}
 	return mark.Position, rd
-}
-
-// WaitFor waits until the cache serves the record at offset of partition, or has passed it. It ends with ctx's
-// error.
-func (c *Cache) WaitFor(ctx context.Context, topicID [16]byte, partition int32, offset int64) error {
-	told := false
-	for {
-		c.mu.Lock()
-		if st := c.cur; st != nil && (topicID == [16]byte{} || st.topicID == topicID) &&
-			int(partition) < len(st.parts) && st.parts[partition].Next > offset {
-			c.mu.Unlock()
-			return nil
-		}
-		if c.moved == nil {
-			c.moved = make(chan struct{})
-		}
-		moved := c.moved
-		c.mu.Unlock()
-		if !told {
-			told = true
-			c.reader.Want(partition, offset+1)
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s/%d at %d: %w", strings.ToValidUTF8(c.Topic(), "?"), partition, offset, context.Cause(ctx))
-		}
-	}
 }

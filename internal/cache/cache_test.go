@@ -38,7 +38,10 @@ func newWorld(t *testing.T, opts ...kfake.Opt) *world {
 		t.Fatal(err)
 	}
 	w.fake = fake
-	t.Cleanup(fake.Close)
+	t.Cleanup(func() {
+		fake.Close()
+		pass(time.Second) // for what a control still sleeps
+	})
 	w.admin = w.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
 	return w
 }

@@ -70,6 +70,8 @@ type Serve struct {
 	Writable               bool   `name:"writable" help:"Allow PUT and DELETE on keys; otherwise the cache is read-only."`
 	Isolation              string `name:"isolation" default:"read_committed" oneof:"read_committed,read_uncommitted" help:"read_committed hides records of open and aborted transactions; read_uncommitted shows them."`
 
+	Consistency string `name:"consistency" default:"local" oneof:"local,fresh" help:"How fresh a read is that does not say: local is what this replica holds now; fresh sees every write acknowledged before the request, for clients that cannot be changed."`
+
 	MaxBytes       string        `name:"max-bytes" default:"auto" check:"bytes" placeholder:"SIZE" help:"Memory that the records may take, such as 500MB or 2GiB; beyond it partitions stand still until there is room, nothing is evicted. auto: three quarters of the container's limit; 0: no limit."`
 	UnreadyAtLimit bool          `name:"unready-at-limit" help:"Be unready while --max-bytes holds partitions back."`
 	ListTimeout    time.Duration `name:"list-timeout" default:"1m" check:"notnegative" help:"Cut off a list that takes longer, for it holds memory meanwhile."`

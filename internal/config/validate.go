@@ -177,7 +177,7 @@ func checkBroker(v string) (string, string) {
 }
 
 func checkURL(v string) (string, string) {
-	const fix = "give a URL such as http://app:8080/kafka-keyvalue/v1/updates"
+	const fix = "give a whole URL, such as http://app:8080 or http://app:8080/kafka-keyvalue/v1/updates"
 	u, err := url.Parse(v)
 	switch {
 	case err != nil:

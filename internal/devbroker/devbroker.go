@@ -44,7 +44,7 @@ func Start(o Options) (*Broker, error) {
 		kfake.BrokerConfigs(map[string]string{"message.max.bytes": strconv.Itoa(maxMessageBytes)})}
 	if o.DataDir != "" {
 		if err := os.MkdirAll(o.DataDir, 0o755); err != nil {
-			return nil, fmt.Errorf("make the data directory: %w", err)
+			return nil, fmt.Errorf("make the data directory: %w; choose another --data-dir, or none to keep data in memory", err)
 		}
 		lock, err := lockDir(o.DataDir)
 		if err != nil {
@@ -94,7 +94,7 @@ func (b *Broker) unlock() error {
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir+"/kkv-dev.lock", os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("lock the data directory: %w", err)
+		return nil, fmt.Errorf("lock the data directory: %w; choose a --data-dir that can be written", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close() // was only opened

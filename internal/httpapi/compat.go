@@ -18,6 +18,10 @@ func (s *Server) compat(w http.ResponseWriter, r *http.Request, path string) {
 	if !allow(w, r, http.MethodGet, http.MethodHead) {
 		return
 	}
+	reads := strings.HasPrefix(path, "raw/") || path == "keys" || path == "values"
+	if reads && !s.await(w, r, nil) { // by header alone: the query is part of the key
+		return
+	}
 	switch {
 	case strings.HasPrefix(path, "raw/"):
 		s.compatRaw(w, r, strings.TrimPrefix(path, "raw/"))

@@ -56,11 +56,11 @@ func (s *Server) native(w http.ResponseWriter, r *http.Request, path string) {
 			s.watch(w, r, q)
 		}
 	case rest == "keys":
-		if nativeAllow(w, r, http.MethodGet, http.MethodHead) {
+		if nativeAllow(w, r, http.MethodGet, http.MethodHead) && s.await(w, r, q) {
 			s.list(w, r, q)
 		}
 	case rest == "keys:batchGet":
-		if nativeAllow(w, r, http.MethodPost) {
+		if nativeAllow(w, r, http.MethodPost) && s.await(w, r, q) {
 			s.batchGet(w, r)
 		}
 	case strings.HasPrefix(rest, "keys/"):
@@ -174,7 +174,9 @@ func (s *Server) key(w http.ResponseWriter, r *http.Request, q url.Values, escap
 		return
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		s.getKey(w, r, key)
+		if s.await(w, r, q) {
+			s.getKey(w, r, key)
+		}
 		return
 	}
 	if s.o.Producer == nil {

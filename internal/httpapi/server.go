@@ -39,6 +39,8 @@ type Options struct {
 	Gatherer prometheus.Gatherer
 	// MaxBody bounds a PUT's value in bytes; 0: 32 MiB.
 	MaxBody int64
+	// Fresh makes fresh reads the default, for clients that cannot ask (--consistency).
+	Fresh bool
 	// UnreadyAtLimit makes health unready while the memory limit holds partitions back.
 	UnreadyAtLimit bool
 	// ListTimeout bounds how long one list may take, and so how long it holds its snapshot; 0: a minute.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -72,8 +73,8 @@ type Sink interface {
 	// Loaded: every record up to the ends captured when the load began has been applied.
 	Loaded()
 	// Current: all that the partition's leader had at the time asked (its high watermark, end) is applied once
-	// Next reaches end.
-	Current(partition int32, end int64, asked time.Time)
+	// Next reaches end. stable is the last stable offset as asked after that, -1 if it was not.
+	Current(partition int32, end, stable int64, asked time.Time)
 	// Trouble says why reading does not go on, nil once it does again.
 	Trouble(err error)
 }
@@ -114,6 +115,7 @@ type Reader struct {
 	o    Options
 	sink Sink
 	log  *slog.Logger
+	aux  atomic.Pointer[kgo.Client] // while Run runs: for all that is not fetching
 
 	mu     sync.Mutex
 	wanted map[int32]int64 // positions that somebody waits for, beyond the load's own
@@ -163,6 +165,8 @@ func (r *Reader) Run(ctx context.Context) error {
 		return fmt.Errorf("ingest %s: %w", r.o.Topic, err)
 	}
 	defer closeWith(ctx, aux)()
+	r.aux.Store(aux)
+	defer r.aux.Store(nil)
 	loadedOnce, reason := false, ""
 	b := backoff{}
 	for {
@@ -334,7 +338,7 @@ func (s *session) begin(t kafka.Topic, at bounds) {
 	s.r.sink.Trouble(nil)
 	s.r.sink.Load(inc, s.reason)
 	for i := range s.parts {
-		s.r.sink.Current(int32(i), at.marks[int32(i)], at.asked)
+		s.r.sink.Current(int32(i), at.marks[int32(i)], at.ends[int32(i)], at.asked)
 	}
 	s.maybeLoaded()
 }

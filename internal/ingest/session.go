@@ -159,32 +159,19 @@ func offsetsOf(l kadm.ListedOffsets, err error) (map[int32]int64, error) {
 }
 
 // watch asks, every watchEvery, how far the leaders' logs reach, so that the sink can tell its age (rule 7), and
-// then whether the topic is still the same: ListOffsets goes by name, and IDs never come back, so an answer counts
-// once the metadata asked after it names our incarnation. It also finds added partitions.
+// whether the topic is still the same. It also finds added partitions.
 func (s *session) watch(ctx context.Context) error {
-	adm := kadm.NewClient(s.aux)
 	away := false
 	for first := true; first || sleep(ctx, watchEvery); first = false {
-		asked := time.Now()
-		cctx, cancel := context.WithTimeout(ctx, callTimeout)
-		ends, err := adm.ListEndOffsets(cctx, s.r.o.Topic)
-		cancel()
-		t, merr := s.metadata(ctx)
-		if merr != nil {
-			err = merr
-		}
+		err := s.look(ctx)
+		var re *reopen
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(merr, kerr.UnknownTopicOrPartition):
+		case errors.As(err, &re):
+			return re
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			err = fmt.Errorf("%w any more: topic %q was deleted; serving what was read, waiting for it to be created again", ErrNoTopic, s.r.o.Topic)
-		case err == nil && t.ID != s.id:
-			return &reopen{ReasonRecreated, fmt.Errorf("topic ID was %x and is now %x", s.id, t.ID)}
-		case err == nil:
-			s.current(ends, asked)
-			if len(t.Partitions) > len(s.parts) { // only this goroutine adds to parts
-				err = s.addPartitions(ctx, t)
-			}
 		}
 		s.trouble(err)
 		if (err != nil) != away {
@@ -199,14 +186,55 @@ func (s *session) watch(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (s *session) current(ends kadm.ListedOffsets, asked time.Time) {
+// look is one round of watch.
+func (s *session) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	now, err := ends(ctx, s.aux, s.r.o.Topic, readUncommitted)
+	if now.TopicID != [16]byte{} && now.TopicID != s.id {
+		return &reopen{ReasonRecreated, fmt.Errorf("topic ID was %x and is now %x", s.id, now.TopicID)}
+	}
+	if err != nil {
+		return err
+	}
+	var stable Ends
+	if s.behind(now) { // perhaps an open transaction holds the last stable offset back
+		if stable, err = ends(ctx, s.aux, s.r.o.Topic, readCommitted); err != nil || stable.TopicID != s.id {
+			stable = Ends{}
+		}
+	}
+	// ListOffsets goes by name: its answer counts once metadata asked after it still names our incarnation.
+	t, err := s.metadata(ctx)
+	switch {
+	case err != nil:
+		return err
+	case t.ID != s.id:
+		return &reopen{ReasonRecreated, fmt.Errorf("topic ID was %x and is now %x", s.id, t.ID)}
+	}
+	s.mu.Lock()
+	for i := range min(len(now.Offsets), len(s.parts)) {
+		lso := int64(-1)
+		if i < len(stable.Offsets) {
+			lso = stable.Offsets[i]
+		}
+		s.r.sink.Current(int32(i), now.Offsets[i], lso, now.Asked)
+	}
+	s.mu.Unlock()
+	if len(t.Partitions) > len(s.parts) { // only this goroutine adds to parts
+		return s.addPartitions(ctx, t)
+	}
+	return nil
+}
+
+func (s *session) behind(now Ends) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ends.Each(func(o kadm.ListedOffset) {
-		if o.Err == nil && int(o.Partition) < len(s.parts) {
-			s.r.sink.Current(o.Partition, o.Offset, asked)
+	for i := range min(len(now.Offsets), len(s.parts)) {
+		if s.parts[i].Next < now.Offsets[i] {
+			return true
 		}
-	})
+	}
+	return false
 }
 
 func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {

@@ -1,10 +1,13 @@
 package webhook
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Target is one receiver.
 type Target struct {
-	// ID names the receiver for as long as it lives; a new ID has heard nothing.
+	// ID names the receiver for as long as it lives; a new ID has heard nothing. It stands in logs and metrics.
 	ID string
 	// URL is where to POST, path included.
 	URL string
@@ -20,15 +23,21 @@ type Targets interface {
 	Run(ctx context.Context, set func([]Target)) error
 }
 
-// Static is a fixed list of receivers, ready always. A URL is its receiver's ID.
+// Static is a fixed list of receivers, ready always. A receiver's ID is its URL without the password.
 func Static(urls ...string) Targets { return static(urls) }
 
 type static []string
 
 func (s static) Run(ctx context.Context, set func([]Target)) error {
 	list := make([]Target, len(s))
+	owner := map[string]string{} // ID -> URL
 	for i, u := range s {
-		list[i] = Target{ID: u, URL: u, Ready: true}
+		id := redacted(u)
+		for n := 2; owner[id] != "" && owner[id] != u; n++ { // they differ in the password alone
+			id = fmt.Sprintf("%s (%d)", redacted(u), n)
+		}
+		owner[id] = u
+		list[i] = Target{ID: id, URL: u, Ready: true}
 	}
 	set(list)
 	<-ctx.Done()

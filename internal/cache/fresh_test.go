@@ -1,0 +1,271 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kkv-project/kkv/internal/position"
+	"github.com/kkv-project/kkv/internal/store"
+)
+
+// within runs f under a timeout of the bubble's time.
+func within(t *testing.T, d time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	return f(ctx)
+}
+
+func value(c *Cache, key string) string {
+	var r store.Record
+	if ok, _, _ := c.Get([]byte(key), &r); !ok {
+		return "<none>"
+	}
+	return string(r.Value)
+}
+
+// slowly delays the requests of one kind until the test's end.
+func (w *world) slowly(key kmsg.Key, d time.Duration) {
+	var off atomic.Bool
+	w.fake.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+		if off.Load() {
+			w.fake.DropControl()
+			return nil, nil, false
+		}
+		w.fake.KeepControl()
+		w.fake.SleepControl(func() { <-time.After(d) })
+		return nil, nil, false
+	})
+	w.t.Cleanup(func() {
+		off.Store(true)
+		pass(2 * time.Second) // for those that it delays
+	})
+}
+
+// TestFreshSeesWhatWasAcknowledged although the fetch is answered late.
+func TestFreshSeesWhatWasAcknowledged(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		c := w.start()
+		w.ready(c)
+		w.slowly(kmsg.Fetch, 300*time.Millisecond)
+		for i := range 20 {
+			w.put(int32(i%2), "k", fmt.Sprint(i)) // the later timestamp wins, or the higher partition
+			if err := within(t, 10*time.Second, c.Fresh); err != nil {
+				t.Fatal(err)
+			}
+			if got := value(c, "k"); got != fmt.Sprint(i) && i%2 == 1 {
+				t.Fatalf("after %d was acknowledged, a fresh read sees %s", i, got)
+			}
+			if m, _ := c.Mark(); m.Position.Partition(int32(i%2)).Next != int64(i/2)+1 {
+				t.Fatalf("after %d was acknowledged, a fresh read is at %v", i, m.Position)
+			}
+		}
+	})
+}
+
+// TestFreshNeverSharesAQuestionUnderWay: a reader that comes while the leaders are being asked waits for the next
+// question, for the answer to this one may be older than the reader's own writes; and readers share it.
+func TestFreshNeverSharesAQuestionUnderWay(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		c := w.start()
+		w.ready(c)
+		pass(time.Second)
+		var asked atomic.Int64
+		w.fake.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			w.fake.KeepControl()
+			if req := kreq.(*kmsg.ListOffsetsRequest); req.Topics[0].Partitions[0].Timestamp == -1 {
+				asked.Add(1)
+			}
+			return nil, nil, false
+		})
+		w.slowly(kmsg.Fetch, 200*time.Millisecond)
+		var wg sync.WaitGroup
+		for i := range 200 {
+			wg.Go(func() {
+				w.put(0, fmt.Sprint("k", i), "1")
+				if err := within(t, 20*time.Second, c.Fresh); err != nil {
+					t.Error(err)
+				}
+				if value(c, fmt.Sprint("k", i)) != "1" {
+					t.Errorf("reader %d does not see its own write", i)
+				}
+			})
+		}
+		wg.Wait()
+		t.Logf("200 readers asked %d times", asked.Load())
+		if n := asked.Load(); n > 100 {
+			t.Errorf("200 readers asked %d times", n)
+		}
+	})
+}
+
+func TestFreshBehindAnOpenTransaction(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		c := w.start()
+		w.ready(c)
+		tx := w.client(kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic("t"))
+		if err := tx.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.ProduceSync(t.Context(), &kgo.Record{Key: []byte("open"), Value: []byte("1")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		w.put(0, "plain", "acknowledged")
+		pass(2 * time.Second)
+		err := within(t, 3*time.Second, c.Fresh)
+		b, ok := errors.AsType[*Behind](err)
+		if !ok || b.Reason != BehindOpenTx || b.Partition != 0 || b.Wanted != 2 || b.Have != 0 {
+			t.Fatalf("Fresh behind an open transaction: %v", err)
+		}
+		if value(c, "plain") != "<none>" {
+			t.Error("read_committed shows what stands behind the last stable offset")
+		}
+		if err := tx.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+			t.Fatal(err)
+		}
+		if err := within(t, 3*time.Second, c.Fresh); err != nil || value(c, "plain") != "acknowledged" || value(c, "open") != "1" {
+			t.Errorf("after the commit: %v, %s", err, shows(c))
+		}
+	})
+}
+
+// TestFreshWhenLeadersMove: a leader that does not know its high watermark yet (KIP-207), or is none any more, is
+// asked again.
+func TestFreshWhenLeadersMove(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		c := w.start()
+		w.ready(c)
+		for _, e := range []*kerr.Error{kerr.OffsetNotAvailable, kerr.NotLeaderForPartition, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.LeaderNotAvailable, kerr.KafkaStorageError} {
+			w.put(0, "k", e.Message)
+			h := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: e, Count: 5})
+			if err := within(t, 5*time.Second, c.Fresh); err != nil || value(c, "k") != e.Message {
+				t.Errorf("%s: %v, sees %s", e.Message, err, value(c, "k"))
+			}
+			h.Remove()
+		}
+		if err := w.fake.MoveTopicPartition("t", 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		w.put(0, "k", "moved")
+		if err := within(t, 5*time.Second, c.Fresh); err != nil || value(c, "k") != "moved" {
+			t.Errorf("after a move: %v, sees %s", err, value(c, "k"))
+		}
+	})
+}
+
+func TestFreshAndMaxStaleWithKafkaAway(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		w.put(0, "k", "1")
+		c := w.start()
+		w.ready(c)
+		pass(time.Second)
+		if err := within(t, time.Second, func(ctx context.Context) error { return c.MaxStale(ctx, 2*time.Second) }); err != nil {
+			t.Errorf("MaxStale with Kafka there: %v", err)
+		}
+		h := w.fake.Fault(kfake.Fault{Err: kerr.BrokerNotAvailable, Count: -1, Keys: []kmsg.Key{kmsg.Fetch, kmsg.Metadata, kmsg.ListOffsets}})
+		pass(10 * time.Second)
+		err := within(t, 3*time.Second, c.Fresh)
+		if b, ok := errors.AsType[*Behind](err); !ok || b.Reason != BehindLeader {
+			t.Errorf("Fresh with Kafka away: %v", err)
+		}
+		stale := func(d time.Duration) error {
+			return within(t, time.Second, func(ctx context.Context) error { return c.MaxStale(ctx, d) })
+		}
+		if err := stale(2 * time.Second); !errors.Is(err, ErrTooStale) {
+			t.Errorf("MaxStale with Kafka away: %v", err)
+		}
+		if err := stale(time.Hour); err != nil {
+			t.Errorf("an hour: %v", err)
+		}
+		h.Remove()
+		if err := within(t, 10*time.Second, c.Fresh); err != nil {
+			t.Errorf("Fresh with Kafka back: %v", err)
+		}
+	})
+}
+
+func TestAtLeast(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		w.put(0, "k", "1")
+		c := w.start()
+		w.ready(c)
+		m, _ := c.Mark()
+		at := func(p position.Position) error {
+			return within(t, 2*time.Second, func(ctx context.Context) error { return c.AtLeast(ctx, p) })
+		}
+		id := m.Position.TopicID()
+		if err := errors.Join(at(position.Position{}), at(m.Position), at(position.FromWrite(id, 0, 0))); err != nil {
+			t.Error(err)
+		}
+		done := make(chan error)
+		go func() { done <- at(position.FromWrite(id, 1, 0)) }()
+		synctest.Wait()
+		w.put(1, "later", "1")
+		if err := <-done; err != nil || value(c, "later") != "1" {
+			t.Errorf("a write that comes: %v", err)
+		}
+		if b, ok := errors.AsType[*Behind](at(position.FromWrite(id, 0, 7))); !ok || b.Wanted != 8 || b.Have != 1 || b.Reason != BehindPlain {
+			t.Errorf("a write that does not come: %v", b)
+		}
+		if err := at(position.FromWrite([16]byte{1}, 0, 0)); !errors.Is(err, ErrOtherTopic) {
+			t.Errorf("another topic's: %v", err)
+		}
+		if b, ok := errors.AsType[*Behind](at(position.FromWrite(id, 5, 0))); !ok || b.Partition != 5 {
+			t.Errorf("a partition that is not there: %v", b)
+		}
+	})
+}
+
+// TestAtLeastAcrossATopicMadeAgain: the position of the new incarnation makes the replica that still holds the old
+// one look, and wait; the old one's is refused.
+func TestAtLeastAcrossATopicMadeAgain(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		w.put(0, "old", "1")
+		c := w.start()
+		w.ready(c)
+		pass(time.Second)
+		old, _ := c.Mark()
+		if err := w.fake.DeleteTopic("t"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.fake.CreateTopic("t", 2, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.admin = w.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
+		w.put(0, "new", "1")
+		id := w.fake.TopicInfo("t").TopicID
+		if err := within(t, 20*time.Second, func(ctx context.Context) error { return c.AtLeast(ctx, position.FromWrite(id, 0, 0)) }); err != nil || value(c, "new") != "1" {
+			t.Errorf("the new one's position: %v, %s", err, shows(c))
+		}
+		if err := within(t, 2*time.Second, func(ctx context.Context) error { return c.AtLeast(ctx, old.Position) }); !errors.Is(err, ErrOtherTopic) {
+			t.Errorf("the old one's position: %v", err)
+		}
+	})
+}
+
+// TestLineage: a position whose records were replaced under a later leader epoch is refused.
+func TestLineage(t *testing.T) {
+	p := &part{}
+	for _, e := range []epochStart{{0, 0}, {2, 10}, {2, 11}, {5, 20}} {
+		p.under(e.epoch, e.start)
+	}
+	for _, tc := range []struct {
+		next  int64
+		epoch int32
+		want  bool
+	}{{5, 0, true}, {10, 0, true}, {11, 0, false}, {20, 2, true}, {21, 2, false}, {21, 5, true}, {99, 6, true}, {11, 1, false}, {15, position.EpochUnknown, true}} {
+		if got := p.holds(position.Partition{Next: tc.next, Epoch: tc.epoch}); got != tc.want {
+			t.Errorf("holds(next %d, epoch %d) = %v", tc.next, tc.epoch, got)
+		}
+	}
+}
