@@ -111,10 +111,34 @@ func (c *Client) healthy(ctx context.Context, server int) error {
 	return nil
 }
 
-// Get asks a server for key's newest record that it holds. An absent or deleted key is ErrNotFound.
-func (c *Client) Get(ctx context.Context, key string) (Entry, error) {
+// A ReadOption says how fresh a read must be. Without one, a read sees what the server that answers holds now, and
+// never less than this Client has seen or written before.
+type ReadOption func(http.Header)
+
+// Fresh: every write that was acknowledged before the call is seen. Not met in time, the error wraps ErrBehind.
+func Fresh() ReadOption { return func(h http.Header) { h.Set("Kkv-Consistency", "fresh") } }
+
+// AtLeast: all that p covers is seen, on whichever server. Not met in time, the error wraps ErrBehind; ErrReset if p
+// belongs to an earlier incarnation of the topic.
+func AtLeast(p Position) ReadOption {
+	return func(h http.Header) {
+		if !p.IsZero() {
+			h.Add("Kkv-At-Least", p.String())
+		}
+	}
+}
+
+// MaxStale: the data is known to be at most d old. Else the error wraps ErrTooStale.
+func MaxStale(d time.Duration) ReadOption {
+	return func(h http.Header) { h.Set("Kkv-Max-Stale", d.String()) }
+}
+
+// Get asks a server for key's newest record that it holds. An absent or deleted key is ErrNotFound. ErrReset says that
+// the topic was made anew, or lost records that this Client had seen; the Client then forgets what it had seen, and
+// the next read starts from there.
+func (c *Client) Get(ctx context.Context, key string, how ...ReadOption) (Entry, error) {
 	e := Entry{Key: key}
-	err := c.read(ctx, keyPath(key), func(resp *http.Response, body []byte) (err error) {
+	err := c.read(ctx, keyPath(key), how, func(resp *http.Response, body []byte) (err error) {
 		e.Value = body
 		return e.setHeader(resp.Header)
 	})
@@ -246,12 +270,12 @@ func (c *Client) acknowledged(resp *http.Response) (written, error) {
 }
 
 // read GETs a path below the topic from the servers in turn and hands the first answer to f.
-func (c *Client) read(ctx context.Context, path string, f func(*http.Response, []byte) error) error {
+func (c *Client) read(ctx context.Context, path string, how []ReadOption, f func(*http.Response, []byte) error) error {
 	topic, err := c.topicPath(ctx)
 	if err != nil {
 		return err
 	}
-	return c.eachServer(ctx, topic+path, func(resp *http.Response) error {
+	return c.eachServer(ctx, topic+path, how, func(resp *http.Response) error {
 		if resp.StatusCode != http.StatusOK {
 			return statusError(resp)
 		}
@@ -263,24 +287,34 @@ func (c *Client) read(ctx context.Context, path string, f func(*http.Response, [
 	})
 }
 
-// eachServer calls f with the answers of the servers, until one's is neither a connection error nor a 503.
-func (c *Client) eachServer(ctx context.Context, path string, f func(*http.Response) error) (err error) {
+// eachServer calls f with the answers of the servers, until one's is neither a connection error nor a 503 nor behind.
+func (c *Client) eachServer(ctx context.Context, path string, how []ReadOption, f func(*http.Response) error) (err error) {
 	for i := range c.inTurn() {
-		if err = c.ask(ctx, i, path, f); err == nil || errors.Is(err, ErrNotFound) {
+		if err = c.ask(ctx, i, path, how, f); err == nil || errors.Is(err, ErrNotFound) {
 			c.prefer(i)
 			return err
 		}
+		if errors.Is(err, ErrReset) && len(how) == 0 { // with AtLeast, it may be the caller's position that is of another time
+			c.forget()
+		}
 		var se *StatusError
-		if errors.As(err, &se) && se.Status != http.StatusServiceUnavailable || ctx.Err() != nil {
+		if errors.As(err, &se) && se.Status != http.StatusServiceUnavailable && !errors.Is(err, ErrBehind) || ctx.Err() != nil {
 			return err
 		}
 	}
 	return err
 }
 
+// forget drops the position of an incarnation that is no more.
+func (c *Client) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pos = Position{}
+}
+
 // ask calls f with the answer of one server, and takes up the position that it names.
-func (c *Client) ask(ctx context.Context, server int, path string, f func(*http.Response) error) error {
-	resp, err := c.send(ctx, server, call{method: http.MethodGet, path: path})
+func (c *Client) ask(ctx context.Context, server int, path string, how []ReadOption, f func(*http.Response) error) error {
+	resp, err := c.send(ctx, server, call{method: http.MethodGet, path: path, how: how})
 	if err != nil {
 		return err
 	}
@@ -301,6 +335,7 @@ type call struct {
 	path   string // below the server's base URL, with its query
 	accept string
 	body   []byte
+	how    []ReadOption
 }
 
 // send makes one request. An error means that there was no answer.
@@ -323,6 +358,9 @@ func (c *Client) send(ctx context.Context, server int, r call) (*http.Response, 
 		if p := c.Position(); !p.IsZero() {
 			req.Header.Set("Kkv-At-Least", p.String())
 		}
+	}
+	for _, option := range r.how {
+		option(req.Header)
 	}
 	return c.http.Do(req)
 }
@@ -353,7 +391,7 @@ func (c *Client) topicPath(ctx context.Context) (string, error) {
 		var list struct {
 			Topics []struct{ Topic string }
 		}
-		err := c.eachServer(ctx, "/v1/topics", func(resp *http.Response) error {
+		err := c.eachServer(ctx, "/v1/topics", nil, func(resp *http.Response) error {
 			if resp.StatusCode != http.StatusOK {
 				return statusError(resp)
 			}

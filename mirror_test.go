@@ -380,6 +380,30 @@ func TestMirrorReadyTellsWhy(t *testing.T) {
 	})
 }
 
+// Who waits for a server that is not there reads once in the log why, and once that it came.
+func TestMirrorLogsWhatItWaitsFor(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		var l logs
+		o := options(n, "http://late", "http://later")
+		o.Logger = l.logger()
+		m := open(t, o)
+		time.Sleep(time.Hour)
+		equal(t, "log lines while away", strings.Count(l.String(), "\n"), 1)
+		if !strings.Contains(l.String(), `level=WARN msg="cannot watch yet`) || !strings.Contains(l.String(), "connection refused") {
+			t.Error(l.String())
+		}
+		n.Serve("late", s)
+		if err := m.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		equal(t, "log lines", strings.Count(l.String(), "\n"), 2)
+		if !strings.Contains(l.String(), `level=INFO msg="the watch stands"`) {
+			t.Error(l.String())
+		}
+	})
+}
+
 func TestMirrorCloses(t *testing.T) {
 	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
 		s.Put("k", "v")

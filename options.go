@@ -29,7 +29,8 @@ type Options struct {
 	// HTTPClient makes the requests. A Timeout in it would also cut every watch. Default: one of its own, without
 	// an overall timeout, which follows no redirects.
 	HTTPClient *http.Client
-	// Logger hears of lost and regained connections and of callbacks that panic. Default: silent.
+	// Logger hears of connections that fail at first, are lost and are regained, each once, and of callbacks that
+	// panic. Default: silent.
 	Logger *slog.Logger
 }
 

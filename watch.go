@@ -118,7 +118,7 @@ type watch struct {
 	opened bool // the servers accepted the watch at least once
 	synced bool // and sent the whole state at least once
 	good   bool // the current connection has
-	away   bool // the loss of a good connection was logged
+	away   bool // it was logged that there is no connection
 }
 
 // run ends with ctx's cause, errStop, or the answer that fatal found to be so.
@@ -149,6 +149,10 @@ func (w *watch) run(ctx context.Context) error {
 		}
 		if refused >= n {
 			return err
+		}
+		if !w.synced && !w.away && (tried+1)%n == 0 && !errors.Is(err, ErrNotReady) { // a server that loads is no trouble
+			w.away = true
+			w.c.log.Warn("cannot watch yet; trying again until it works", "server", w.name(), "err", err)
 		}
 		w.server = (w.server + 1) % n
 		if tried++; tried%n != 0 { // another server was not asked yet
@@ -255,11 +259,15 @@ func (w *watch) line(buf []byte) error {
 		return err
 	}
 	if l.Type == wire.Synced {
-		w.synced, w.good = true, true
 		if w.away {
 			w.away = false
-			w.c.log.Info("the watch is back", "server", w.name())
+			msg := "the watch is back"
+			if !w.synced {
+				msg = "the watch stands"
+			}
+			w.c.log.Info(msg, "server", w.name())
 		}
+		w.synced, w.good = true, true
 	}
 	return nil
 }
