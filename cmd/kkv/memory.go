@@ -20,6 +20,8 @@ const (
 	slackMin   = 32 << 20
 	slackShare = 12 // percent
 	tuneEvery  = 100 * time.Millisecond
+	idleFor    = 5 * time.Second // without a collection: then free memory goes back to the system
+	idleFree   = 16 << 20        // bytes of it that are worth it
 )
 
 // tuneMemory keeps the heap's slack small, and below the cgroup's limit where there is one, until ctx ends. GOGC and
@@ -33,15 +35,21 @@ func tuneMemory(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	percent := 100
+	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/cycles/automatic:gc-cycles"}}
+	percent, cycles, since := 100, uint64(0), time.Now()
 	t := time.NewTicker(tuneEvery)
 	defer t.Stop()
 	for {
-		metrics.Read(live)
-		if p := gcPercent(live[0].Value.Uint64()); p != percent {
+		metrics.Read(heap)
+		if p := gcPercent(heap[0].Value.Uint64()); p != percent {
 			percent = p
 			debug.SetGCPercent(p)
+		}
+		if n := heap[2].Value.Uint64(); n != cycles {
+			cycles, since = n, time.Now()
+		} else if time.Since(since) > idleFor && heap[1].Value.Uint64() > idleFree {
+			debug.FreeOSMemory()
+			since = time.Now()
 		}
 		select {
 		case <-t.C:

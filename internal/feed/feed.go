@@ -17,8 +17,9 @@ import (
 // ErrLagged: the reader was slower than the ring is long; batches it has not seen are gone from it.
 var ErrLagged = errors.New("the reader fell behind the feed's ring")
 
-// DefaultBytes bounds the ring where New is told no number.
-const DefaultBytes = 64 << 20
+// DefaultBytes bounds the ring where New is told no number: some 40,000 changes of 200 bytes. What is in the ring keeps
+// the store's memory of it alive, also where that is dead.
+const DefaultBytes = 16 << 20
 
 // Change is what one record did to one key. It is immutable.
 type Change struct {

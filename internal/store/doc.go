@@ -11,7 +11,7 @@
 //	order  the numbers in the keys' order  (order.go), in leaves
 //
 // An overwrite appends to a slab and changes one entry of locs. What it leaves behind in the old slab is dead;
-// when a sixth of all slab bytes is, the deadest slabs are rewritten: their live records are appended anew.
+// when an eighth of all slab bytes is, the deadest slabs are rewritten: their live records are appended anew.
 //
 // # Concurrency
 //

@@ -10,7 +10,7 @@ import (
 const (
 	slabLen = 1 << 20
 	// Dead bytes are reclaimed when they are more than one in deadShare of all slab bytes.
-	deadShare   = 6
+	deadShare   = 8
 	reclaimMost = 8 // slabs rewritten for each one that is opened: bounds how long one Apply takes
 )
 
@@ -90,7 +90,7 @@ type Memory struct {
 // Total is all of it.
 func (m Memory) Total() int64 { return m.Slabs + m.Index + m.Tombstones }
 
-// Settled is what Total comes to, at most, once slabs are rewritten: a sixth of their bytes may stay dead, and one
+// Settled is what Total comes to, at most, once slabs are rewritten: an eighth of their bytes may stay dead, and one
 // slab is being filled.
 func (m Memory) Settled() int64 {
 	return (m.Live*deadShare)/(deadShare-1) + slabLen + m.Index + m.Tombstones
