@@ -20,8 +20,7 @@ const (
 	slackMin   = 32 << 20
 	slackShare = 12 // percent
 	tuneEvery  = 100 * time.Millisecond
-	idleFor    = 5 * time.Second // without a collection: then free memory goes back to the system
-	idleFree   = 16 << 20        // bytes of it that are worth it
+	idleFor    = 5 * time.Second // without a collection: then one more, and what is free goes back to the system
 )
 
 // tuneMemory keeps the heap's slack small, and below the cgroup's limit where there is one, until ctx ends. GOGC and
@@ -35,8 +34,8 @@ func tuneMemory(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/cycles/automatic:gc-cycles"}}
-	percent, cycles, since := 100, uint64(0), time.Now()
+	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/automatic:gc-cycles"}}
+	percent, cycles, since, tidy := 100, uint64(0), time.Now(), true
 	t := time.NewTicker(tuneEvery)
 	defer t.Stop()
 	for {
@@ -45,11 +44,11 @@ func tuneMemory(ctx context.Context) {
 			percent = p
 			debug.SetGCPercent(p)
 		}
-		if n := heap[2].Value.Uint64(); n != cycles {
-			cycles, since = n, time.Now()
-		} else if time.Since(since) > idleFor && heap[1].Value.Uint64() > idleFree {
+		if n := heap[1].Value.Uint64(); n != cycles {
+			cycles, since, tidy = n, time.Now(), false
+		} else if !tidy && time.Since(since) > idleFor {
 			debug.FreeOSMemory()
-			since = time.Now()
+			tidy = true
 		}
 		select {
 		case <-t.C:
