@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Tests that start kkv, a broker, npm or a browser; all other packages are fast and need nothing but Go.
-slow := /test/(apachekafka|browser|e2e|nodejs)$$
+slow := /test/(apachekafka|browser|docs|e2e|nodejs)$$
 fast_packages = $$(go list ./... | grep -vE '$(slow)')
 
 # The linter is built once for each version of it and of Go.
@@ -31,8 +31,9 @@ race: ## The fast tests, and kkv from outside on its embedded broker, with the r
 	KKV_TEST_RACE=1 go test -count=1 -timeout 8m -skip ApacheKafka $(ARGS) ./test/e2e
 
 .PHONY: e2e
-e2e: ## kkv as a process, on its embedded broker
+e2e: ## kkv as a process, on its embedded broker; the commands and links of the pages
 	go test -count=1 -timeout 8m -skip ApacheKafka $(ARGS) ./test/e2e
+	go test -count=1 -timeout 5m $(ARGS) ./test/docs
 
 .PHONY: e2e-kafka
 e2e-kafka: ## kkv as a process, on Apache Kafka (Java and Maven)
@@ -54,6 +55,10 @@ lint: $(linter) ## golangci-lint, pinned in tools/golangci; builds it the first 
 
 $(linter):
 	cd tools/golangci && go build -ldflags='-s -w' -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: bench
+bench: ## kkv beside its rivals (Linux, Java, Maven; Redis and wrk if there): about a quarter of an hour
+	@bench/run $(ARGS)
 
 .PHONY: fmt
 fmt: ## Format all Go code

@@ -23,6 +23,13 @@ import (
 // ErrNotReady: the topic has not been read to the end that it had at start.
 var ErrNotReady = errors.New("not ready: the topic is still being read")
 
+// The ring of recent changes has a share of the payload's bytes: room for readers to lag in, in proportion to what they
+// would have to read otherwise.
+const (
+	feedShare = 16
+	feedMost  = 64 << 20
+)
+
 // Stage is how far a Cache is, in the original's numbers (metric kkv_stage).
 type Stage int
 
@@ -54,7 +61,7 @@ func (s Stage) String() string {
 // Options of a Cache.
 type Options struct {
 	Ingest ingest.Options
-	// FeedBytes bounds the ring of recent changes; 0: feed.DefaultBytes.
+	// FeedBytes bounds the ring of recent changes; 0: feedShare of the payload, within feed.DefaultBytes and feedMost.
 	FeedBytes int
 	// MaxBytes is what the store may take, in bytes of memory; 0: no limit. Records that need more are held, and
 	// their partition stands still, until tombstones or smaller values make room: nothing is evicted (rule 19).
@@ -247,6 +254,9 @@ func (c *Cache) Apply(b *ingest.Batch) (held []ingest.Held) {
 	st.count(b)
 	st.mark.Store(nil)
 	if announce && (len(changes) > 0 || live) {
+		if c.o.FeedBytes == 0 {
+			c.feed.Limit(int(min(max(st.store.Bytes()/feedShare, feed.DefaultBytes), feedMost)))
+		}
 		c.feed.Publish(&feed.Batch{Changes: changes, Position: st.readMark().Position, History: !live})
 	}
 	c.wake()

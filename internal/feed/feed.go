@@ -17,9 +17,9 @@ import (
 // ErrLagged: the reader was slower than the ring is long; batches it has not seen are gone from it.
 var ErrLagged = errors.New("the reader fell behind the feed's ring")
 
-// DefaultBytes bounds the ring where New is told no number: some 40,000 changes of 200 bytes. What is in the ring keeps
+// DefaultBytes bounds the ring where New is told no number: some 10,000 changes of 200 bytes. What is in the ring keeps
 // the store's memory of it alive, also where that is dead.
-const DefaultBytes = 16 << 20
+const DefaultBytes = 4 << 20
 
 // Change is what one record did to one key. It is immutable.
 type Change struct {
@@ -60,9 +60,8 @@ func (b *Batch) size() int {
 
 // Feed is safe for concurrent use.
 type Feed struct {
-	max int
-
 	mu    sync.Mutex
+	max   int
 	ring  []*Batch // ring[i] has number first+i
 	first uint64
 	bytes int
@@ -93,6 +92,13 @@ func (f *Feed) Publish(b *Batch) {
 	f.first += uint64(drop)
 	close(f.more)
 	f.more = make(chan struct{})
+}
+
+// Limit changes the bound of New, from the next Publish on.
+func (f *Feed) Limit(maxBytes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.max = maxBytes
 }
 
 // Bytes is how much the ring holds at present, about.
