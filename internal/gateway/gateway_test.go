@@ -289,6 +289,15 @@ func TestBadCalls(t *testing.T) {
 func TestNullKeyOnCompactedTopic(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
+		if err := r.c.CreateTopic("c", 1, map[string]string{"cleanup.policy": "compact"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range []string{"/topics/c/messages", "/topics/c/messages?sync"} {
+			if w := r.call("POST", target, "v"); w.Code != 400 || !strings.Contains(errorOf(w), "compacted: add ?key=") {
+				t.Errorf("%s: %d %s", target, w.Code, w.Body)
+			}
+		}
+		// Where the topic's settings may not be seen, it is the broker that refuses.
 		r.c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.InvalidRecord, Count: -1})
 		if w := r.call("POST", "/topics/t/messages?sync", "v"); w.Code != 400 || !strings.Contains(errorOf(w), "compacted: add ?key=") {
 			t.Errorf("%d %s", w.Code, w.Body)

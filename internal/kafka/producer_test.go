@@ -427,6 +427,41 @@ func TestProduceRefusals(t *testing.T) {
 	}
 }
 
+// A compacted topic takes no record without a key, which must be said before an async caller is told that all is well; and as
+// soon as the topic is not compacted any more it does.
+func TestProduceWithoutKey(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(t)
+		p := f.producer(nil)
+		for topic, policy := range map[string]string{"compact": "compact", "both": "compact,delete", "delete": "delete"} {
+			if err := f.c.CreateTopic(topic, 1, map[string]string{"cleanup.policy": policy}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		produce := func(topic string, key []byte) error {
+			_, err := p.Produce(within(t, 5*time.Second), Message{Topic: topic, Key: key, Partition: -1})
+			return err
+		}
+		for range 2 {
+			for _, topic := range []string{"compact", "both"} {
+				if err := produce(topic, nil); !errors.Is(err, kerr.InvalidRecord) || OutcomeUnknown(err) {
+					t.Errorf("%s, no key: %v", topic, err)
+				}
+				if err := produce(topic, []byte{}); err != nil {
+					t.Errorf("%s, an empty key: %v", topic, err)
+				}
+			}
+			if err := produce("delete", nil); err != nil {
+				t.Errorf("not compacted, no key: %v", err)
+			}
+		}
+		alter(t, p.Client(), "compact", "cleanup.policy", "delete")
+		if err := produce("compact", nil); err != nil {
+			t.Errorf("no longer compacted, no key: %v", err)
+		}
+	})
+}
+
 func TestProducerCloseFlushes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake(t, kfake.SeedTopics(1, "t"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,13 +16,14 @@ import (
 // defaultMaxMessage is Kafka's default of max.message.bytes.
 const defaultMaxMessage = 1048588
 
-// topicFacts are what a producer knows of a topic; they do not change.
+// topicFacts are what a producer knows of a topic; the value does not change.
 type topicFacts struct {
 	breaks     uint64 // Producer.breaks when they were asked for
 	id         [16]byte
 	partitions int32
 	limit      int32 // max.message.bytes
 	exact      bool  // limit was read from the topic, not assumed
+	compacted  bool
 }
 
 // producerTopic is a producer's state of one topic.
@@ -54,7 +56,8 @@ func (p *Producer) topic(ctx context.Context, m Message) (*producerTopic, *topic
 
 	size := recordSize(m)
 	known := t.known.Load()
-	if known == nil || known.breaks != p.breaks.Load() || size > int64(known.limit) {
+	keyless := func() bool { return m.Key == nil && known.compacted }
+	if known == nil || known.breaks != p.breaks.Load() || size > int64(known.limit) || keyless() {
 		var err error
 		if known, err = p.learn(ctx, t, size); err != nil {
 			return nil, nil, err
@@ -63,6 +66,9 @@ func (p *Producer) topic(ctx context.Context, m Message) (*producerTopic, *topic
 	// recordSize is an upper bound: within its slack kgo counts exactly.
 	if size-100 > int64(known.limit) {
 		return nil, nil, tooLarge(m, known)
+	}
+	if keyless() { // Apache Kafka says the same, but only once an async caller has been told that all is well; kfake never does
+		return nil, nil, fmt.Errorf("a record without a key for topic %s, which is compacted: %w", m.Topic, kerr.InvalidRecord)
 	}
 	if m.Partition >= known.partitions {
 		return nil, nil, fmt.Errorf("topic %s has %d partitions, there is no partition %d: %w",
@@ -129,12 +135,13 @@ func (p *Producer) ask(ctx context.Context, name string, size int64) (*topicFact
 			return nil, asUnreachable(ctx, err)
 		}
 	}
-	configs, err := TopicConfigs(ctx, p.cl, []string{name}, "max.message.bytes")
+	configs, err := TopicConfigs(ctx, p.cl, []string{name}, "max.message.bytes", "cleanup.policy")
 	if _, kafkaSays := errors.AsType[*kerr.Error](err); err != nil && !kafkaSays {
 		return nil, asUnreachable(ctx, err)
 	}
-	// Without DESCRIBE_CONFIGS on the topic the default is assumed, and a
-	// record that is larger is left for the broker to judge.
+	// Without DESCRIBE_CONFIGS on the topic the defaults are assumed, and a
+	// record that is larger, or has no key, is left for the broker to judge.
+	facts.compacted = strings.Contains(configs[name]["cleanup.policy"].Value, "compact")
 	if n, err := strconv.ParseInt(configs[name]["max.message.bytes"].Value, 10, 32); err == nil {
 		facts.limit, facts.exact = int32(min(max(n, 512), 100<<20)), true
 	}

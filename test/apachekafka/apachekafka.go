@@ -36,8 +36,9 @@ const startTimeout = 90 * time.Second
 type Option func(*options)
 
 type options struct {
-	properties map[string]string
-	heap       string
+	properties     map[string]string
+	heap           string
+	user, password string
 }
 
 // WithProperty sets a property of server.properties, over what this package sets.
@@ -50,10 +51,18 @@ func WithHeap(size string) Option {
 	return func(o *options) { o.heap = size }
 }
 
+// WithUser gives each broker a second listener, Broker.SASLBootstrap, on which only this user gets in: SASL_PLAINTEXT with the
+// mechanism PLAIN. Neither name nor password may hold quotes.
+func WithUser(user, password string) Option {
+	return func(o *options) { o.user, o.password = user, password }
+}
+
 // A Broker is one Apache Kafka process, broker and controller in one. Its methods must be called from the test's goroutine.
 type Broker struct {
 	// Bootstrap is the broker's host:port. It stays the same over restarts.
 	Bootstrap string
+	// SASLBootstrap is where WithUser's user gets in; empty without it.
+	SASLBootstrap string
 
 	t         testing.TB
 	id        int
@@ -81,7 +90,7 @@ func start(t testing.TB, n int, opts []Option) []*Broker {
 	classpath := classpath(t)
 
 	// All ports first: every node's properties name every controller.
-	ports := port.Free(t, 2*n)
+	ports := port.Free(t, 3*n)
 	voters := make([]string, n)
 	for i := range n {
 		voters[i] = fmt.Sprintf("%d@127.0.0.1:%d", i+1, ports[n+i])
@@ -116,6 +125,15 @@ func start(t testing.TB, n int, opts []Option) []*Broker {
 			"broker.heartbeat.interval.ms":          "500",
 			"controller.quorum.election.timeout.ms": "500",
 			"controller.quorum.fetch.timeout.ms":    "1000",
+		}
+		if o.user != "" {
+			b.SASLBootstrap = fmt.Sprintf("127.0.0.1:%d", ports[2*n+i])
+			properties["listeners"] += ",SASL://" + b.SASLBootstrap
+			properties["advertised.listeners"] += ",SASL://" + b.SASLBootstrap
+			properties["listener.security.protocol.map"] += ",SASL:SASL_PLAINTEXT"
+			properties["sasl.enabled.mechanisms"] = "PLAIN"
+			properties["listener.name.sasl.plain.sasl.jaas.config"] = fmt.Sprintf(
+				`org.apache.kafka.common.security.plain.PlainLoginModule required user_%s="%s";`, o.user, o.password)
 		}
 		maps.Copy(properties, o.properties)
 		b.write("server.properties", properties)

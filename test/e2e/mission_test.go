@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/kkv-project/kkv/test/harness"
+	"github.com/kkv-project/kkv/test/require"
 )
 
 // missionScript holds the curl lines of the demo that kkv is there for, word for word.
@@ -18,7 +19,7 @@ var missionScript string
 
 // testMission pastes the demo script into a shell, with the two service names replaced by kkv dev's addresses.
 func testMission(t *testing.T, e env) {
-	curl(t)
+	require.Need(t, require.Curl)
 	d := e.devOn(t, "sidecar-demo")
 	quiet := d.Output()
 
@@ -59,7 +60,7 @@ func testMission(t *testing.T, e env) {
 
 // TestCurlLinesThatDevPrints runs the three lines that kkv dev offers to try: they must work as printed.
 func TestCurlLinesThatDevPrints(t *testing.T) {
-	curl(t)
+	require.Need(t, require.Curl)
 	d := harness.StartDev(t, "sidecar-demo", nil)
 	var lines []string
 	// The lines follow the block of addresses.
@@ -87,15 +88,6 @@ func TestCurlLinesThatDevPrints(t *testing.T) {
 		}
 		if err != nil {
 			t.Errorf("%s\n%v: %s", line, err, out)
-		}
-	}
-}
-
-// curl skips the test where there is no curl or no bash.
-func curl(t *testing.T) {
-	for _, program := range []string{"curl", "bash"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip(err)
 		}
 	}
 }

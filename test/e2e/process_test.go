@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kkv-project/kkv/test/harness"
+	"github.com/kkv-project/kkv/test/port"
 	"github.com/kkv-project/kkv/test/process"
 )
 
@@ -64,16 +65,27 @@ func wantEndWithin(t *testing.T, p *process.Process, s os.Signal, limit time.Dur
 // TestCtrlC: `kkv dev` ends within a second, also while a page watches.
 func TestCtrlC(t *testing.T) {
 	d := harness.StartDev(t, "t", nil)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(d.Cache, "http://"))
+	holdStream(t, d.Cache, "/v1/topics/t/watch")
+	holdStream(t, d.Demo, "/events")
+	wantEndWithin(t, d.Process, os.Interrupt, time.Second)
+}
+
+// holdStream opens a stream of server-sent events and leaves it open until the test ends.
+func holdStream(t *testing.T, base, target string) {
+	t.Helper()
+	host := strings.TrimPrefix(base, "http://")
+	conn, err := net.Dial("tcp", host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET /v1/topics/t/watch HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", strings.TrimPrefix(d.Cache, "http://"))
-	if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, "200") {
-		t.Fatalf("watch answers %q, %v", status, err)
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(harness.StartTimeout)); err != nil {
+		t.Fatal(err)
 	}
-	wantEndWithin(t, d.Process, os.Interrupt, time.Second)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", target, host)
+	if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, "200") {
+		t.Fatalf("%s answers %q, %v", target, status, err)
+	}
 }
 
 // TestSIGTERM: `kkv dev` ends on SIGTERM as on Ctrl-C.
@@ -190,14 +202,16 @@ func TestPortInUse(t *testing.T) {
 		check(harness.Loopback[i], append([]string{"dev"}, harness.Loopback...)...)
 	}
 	check("--listen", "serve", "--kafka-bootstrap", hangingBroker(t), "--topic", "t")
+	check("--management-listen", "serve", "--kafka-bootstrap", hangingBroker(t), "--topic", "t", "--listen", "127.0.0.1:0")
 	check("--listen", "gateway", "--kafka-bootstrap", hangingBroker(t))
+	check("--listen", "demo")
 }
 
 // TestGateway: the gateway on its own, and its answer where Kafka cannot be reached.
 func TestGateway(t *testing.T) {
 	d := harness.StartDev(t, "t", nil)
 	p := harness.Kkv(t, nil, "gateway", "--kafka-bootstrap", d.Kafka, "--listen", "127.0.0.1:0")
-	base := "http://" + p.WaitFor(t, `127\.0\.0\.1:[1-9]\d*`, harness.StartTimeout)[0]
+	base := listening(t, p)
 	res := harness.DoBody(t, base, "POST", produceTo("t", "k"), []byte("v"), "Content-Type: text/plain")
 	wantStatus(t, "produce", res, 200)
 	harness.Eventually(t, harness.StartTimeout, d.Process, func() error {
@@ -207,4 +221,81 @@ func TestGateway(t *testing.T) {
 		return nil
 	})
 	wantEndWithin(t, p, syscall.SIGTERM, 2*time.Second)
+}
+
+// listening waits until a command that says where it listens does so, and returns that base URL.
+func listening(t *testing.T, p *process.Process) string {
+	t.Helper()
+	return "http://" + p.WaitFor(t, `address=(127\.0\.0\.1:[1-9]\d*)`, harness.StartTimeout)[1]
+}
+
+// TestDemo: the demo application as a process of its own, started before its cache.
+func TestDemo(t *testing.T) {
+	cache := fmt.Sprintf("127.0.0.1:%d", port.Free(t, 1)[0])
+	p := harness.Kkv(t, nil, "demo", "--server", "http://"+cache, "--listen", "127.0.0.1:0")
+	base := listening(t, p)
+	wantStatus(t, "health without a cache", harness.Do(t, base, "GET", "/healthz"), 503)
+	res := harness.Do(t, base, "GET", "/")
+	wantStatus(t, "the page without a cache", res, 200)
+	if !strings.Contains(string(res.Body), "waiting for the cache") {
+		t.Errorf("the page does not say what it waits for:\n%s", res.Body)
+	}
+
+	d := harness.StartDev(t, "t", nil, "--cache-listen", cache)
+	harness.Eventually(t, harness.StartTimeout, p, func() error {
+		if res := harness.Do(t, base, "GET", "/healthz"); res.Status != 200 {
+			return fmt.Errorf("health: %s", res)
+		}
+		return nil
+	})
+	res = harness.DoBody(t, base, "POST", "/", []byte("key=A&color=red"), "Content-Type: application/x-www-form-urlencoded")
+	wantStatus(t, "the form", res, 200)
+	if got := harness.Do(t, base, "GET", "/A"); got.Status != 200 || !strings.Contains(string(got.Body), "background-color: red") || !strings.Contains(string(got.Body), "Hello Kafka!") {
+		t.Errorf("the page of A: %s", got)
+	}
+	wantValue(t, "A in the cache", harness.Do(t, d.Cache, "GET", raw("A")), `{ "id": "A", "color": "red" }`)
+	holdStream(t, base, "/events")
+	wantEndWithin(t, p, os.Interrupt, time.Second)
+
+	// What can never work ends it.
+	p = harness.Kkv(t, nil, "demo", "--server", d.Cache, "--topic", "another", "--listen", "127.0.0.1:0")
+	if code := p.WaitEnd(t, harness.StartTimeout); code != 1 || !strings.Contains(p.Output(), "another") {
+		t.Errorf("ended with %d for a topic that the cache does not serve, and printed:\n%s", code, p.Output())
+	}
+}
+
+// TestManagement: profiles, the settings in force without their secrets, and the original's shutdown, on a listener of their own.
+func TestManagement(t *testing.T) {
+	bootstrap := harness.StartDev(t, "t", nil).Kafka
+	start := func() (*harness.Serve, string) {
+		s := harness.StartServe(t, bootstrap, "t", []string{"KKV_WEBHOOK_TARGET=http://user:hunter2@127.0.0.1:1/"}, "--management-listen", "127.0.0.1:0")
+		return s, "http://" + s.WaitFor(t, `msg=management address=(\S+)`, harness.StartTimeout)[1]
+	}
+	s, management := start()
+	settings := harness.Do(t, management, "GET", "/config")
+	wantStatus(t, "config", settings, 200)
+	if text := string(settings.Body); !strings.Contains(text, "topic: t  # flag --topic") || strings.Contains(text, "hunter2") || !strings.Contains(text, "masked") {
+		t.Errorf("config:\n%s", text)
+	}
+	wantStatus(t, "profile", harness.Do(t, management, "GET", "/debug/pprof/goroutine?debug=1"), 200)
+	for _, target := range []string{"/config", "/debug/pprof/"} {
+		wantStatus(t, target+" on the cache's listener", harness.Do(t, s.URL, "GET", target), 404)
+	}
+	wantStatus(t, "shutdown on the cache's listener", harness.DoBody(t, s.URL, "POST", "/_admin/v1/shutdown", nil), 404)
+	wantStatus(t, "shutdown by GET", harness.Do(t, management, "GET", "/_admin/v1/shutdown"), 405)
+	wantStatus(t, "shutdown from another site", harness.DoBody(t, management, "POST", "/_admin/v1/shutdown", nil, "Sec-Fetch-Site: cross-site"), 403)
+	wantStatus(t, "shutdown with what is no code", harness.DoBody(t, management, "POST", "/_admin/v1/shutdown/soon", nil), 400)
+	s.AwaitReady(t)
+	wantStatus(t, "shutdown", harness.DoBody(t, management, "POST", "/_admin/v1/shutdown/7", nil), 202)
+	if code := s.WaitEnd(t, harness.StartTimeout); code != 7 {
+		t.Errorf("ended with %d, want 7", code)
+	}
+	if out := s.Output(); strings.Contains(out, "hunter2") || strings.Contains(out, "ERROR") {
+		t.Errorf("printed:\n%s", out)
+	}
+	s, management = start()
+	wantStatus(t, "shutdown", harness.DoBody(t, management, "POST", "/_admin/v1/shutdown", nil), 202)
+	if code := s.WaitEnd(t, harness.StartTimeout); code != 0 {
+		t.Errorf("ended with %d, want 0", code)
+	}
 }

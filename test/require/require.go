@@ -1,6 +1,6 @@
 // Package require says what a test needs from the machine, beyond Go.
 //
-// A test that needs Apache Kafka, npm or Chromium calls [Need] first. On a machine that lacks it the test is skipped with one
+// A test that needs Apache Kafka, npm, Chromium or curl calls [Need] first. On a machine that lacks it the test is skipped with one
 // line that says how to get it, so that `go test ./...` passes for a newcomer; under the environment variable
 // KKV_TEST_REQUIRE (`all`, or a list such as `kafka,npm`) the same lack is a failure, so that CI cannot pass by skipping.
 package require
@@ -24,6 +24,7 @@ const (
 	Kafka    Thing = "kafka"    // Java and Maven, with which package apachekafka fetches and runs Apache Kafka
 	NPM      Thing = "npm"      // Node.js 20 or later and npm
 	Chromium Thing = "chromium" // Chromium or Google Chrome
+	Curl     Thing = "curl"     // curl and bash, for what the pages tell to type
 )
 
 // programs lists, for each thing, the programs that must be on PATH; of one inner list any will do.
@@ -31,6 +32,7 @@ var programs = map[Thing][][]string{
 	Kafka:    {{"bash"}, {"java"}, {"mvn"}},
 	NPM:      {{"node"}, {"npm"}},
 	Chromium: {{"chromium", "chromium-browser", "google-chrome"}},
+	Curl:     {{"bash"}, {"curl"}},
 }
 
 // howTo says in one line how to get a thing.
@@ -38,6 +40,7 @@ var howTo = map[Thing]string{
 	Kafka:    "install a JDK 17 or later and Maven (Debian: apt-get install openjdk-17-jdk-headless maven)",
 	NPM:      "install Node.js 20 or later with npm",
 	Chromium: "install Chromium (Debian: apt-get install --no-install-recommends chromium)",
+	Curl:     "install curl and bash",
 }
 
 // Need skips the test, or fails it where KKV_TEST_REQUIRE asks for one of the things, unless the machine has them all. With
