@@ -64,10 +64,14 @@ bench: ## kkv beside its rivals (Linux, Java, Maven; Redis and wrk if there): ab
 fmt: ## Format all Go code
 	gofmt -w -s $$(go list -f '{{.Dir}}' ./...)
 
+.PHONY: build
+build: ## bin/kkv, one static file
+	CGO_ENABLED=0 go build -trimpath -o bin/kkv ./cmd/kkv
+
 .PHONY: run
 run: ## kkv dev: broker, gateway, cache and demo page on loopback
 	go run ./cmd/kkv dev $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what the targets above have fetched and built
-	rm -rf .cache examples/nodejs/node_modules
+	rm -rf .cache bin examples/nodejs/node_modules

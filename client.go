@@ -115,10 +115,10 @@ func (c *Client) healthy(ctx context.Context, server int) error {
 // never less than this Client has seen or written before.
 type ReadOption func(http.Header)
 
-// Fresh: every write that was acknowledged before the call is seen. Not met in time, the error wraps ErrBehind.
+// Fresh reads see every write that was acknowledged before the call. Not met in time, the error wraps ErrBehind.
 func Fresh() ReadOption { return func(h http.Header) { h.Set("Kkv-Consistency", "fresh") } }
 
-// AtLeast: all that p covers is seen, on whichever server. Not met in time, the error wraps ErrBehind; ErrReset if p
+// AtLeast reads see all that p covers, on whichever server. Not met in time, the error wraps ErrBehind; ErrReset if p
 // belongs to an earlier incarnation of the topic.
 func AtLeast(p Position) ReadOption {
 	return func(h http.Header) {
@@ -128,7 +128,7 @@ func AtLeast(p Position) ReadOption {
 	}
 }
 
-// MaxStale: the data is known to be at most d old. Else the error wraps ErrTooStale.
+// MaxStale reads see data that is known to be at most d old. Else the error wraps ErrTooStale.
 func MaxStale(d time.Duration) ReadOption {
 	return func(h http.Header) { h.Set("Kkv-Max-Stale", d.String()) }
 }

@@ -41,7 +41,7 @@ func runDev(ctx context.Context, s *config.Dev, stdout io.Writer, logger *slog.L
 		return err
 	}
 	defer func() { err = errors.Join(err, closeBroker()) }()
-	n, err := newNode(nodeOptions{kafka: k, topic: s.Topic, listener: cacheL, writable: true, targets: s.Targets(), logger: logger})
+	n, err := newNode(nodeOptions{kafka: k, topic: s.Topic, listener: cacheL, writable: true, quiet: true, targets: s.Targets(), logger: logger})
 	if err != nil {
 		return err
 	}

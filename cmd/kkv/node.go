@@ -58,7 +58,7 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, logger *slog
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // out of time: cut off what is left
 	}
-	<-ended
+	_ = <-ended // http.ErrServerClosed
 	return nil
 }
 
@@ -124,6 +124,7 @@ type nodeOptions struct {
 	maxBytes        int64 // of the store; 0: no limit
 	unreadyAtLimit  bool
 	fresh           bool
+	quiet           bool // do not say that it is ready: the banner does
 	listTimeout     time.Duration
 	logger          *slog.Logger
 }
@@ -213,6 +214,9 @@ func (n *node) report(ctx context.Context) {
 		select {
 		case <-ready:
 			ready = nil
+			if n.o.quiet {
+				continue
+			}
 			st := n.cache.Status()
 			n.o.logger.Info("ready", "topic", st.Topic, "keys", st.Keys, "bytes", st.Bytes, "partitions", len(st.Partitions), "took", time.Since(began).Round(time.Millisecond))
 		case <-t.C:

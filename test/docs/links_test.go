@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -15,9 +16,10 @@ import (
 )
 
 var (
-	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	inlined = regexp.MustCompile("`[^`]*`")
-	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	inlined  = regexp.MustCompile("`[^`]*`")
+	testName = regexp.MustCompile(`\bTest[A-Z]\w*`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	// What GitHub leaves out of a heading's anchor.
 	unanchored = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
 )
@@ -43,6 +45,34 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%s: link %s: %v", p.name, m[1], err)
 			} else if u.Fragment != "" && !slices.Contains(anchors(read(t, file)), u.Fragment) {
 				t.Errorf("%s: link %s: %s has no such heading", p.name, m[1], file)
+			}
+		}
+	}
+}
+
+// TestNamedTests: every test that a page names, as docs/guarantees.md does for each promise, is there.
+func TestNamedTests(t *testing.T) {
+	var code strings.Builder
+	err := filepath.WalkDir(harness.Root(), func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (entry.Name() == "node_modules" || entry.Name() == ".git" || entry.Name() == ".cache"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		code.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pages(t) {
+		for _, name := range testName.FindAllString(p.text, -1) {
+			if !strings.Contains(code.String(), "\nfunc "+name+"(") {
+				t.Errorf("%s names %s: there is no such test", p.name, name)
 			}
 		}
 	}
