@@ -58,7 +58,9 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, logger *slog
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // out of time: cut off what is left
 	}
-	_ = <-ended // http.ErrServerClosed
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 
