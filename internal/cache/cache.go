@@ -364,7 +364,7 @@ func (st *state) progress(n ingest.Progress) {
 	}
 	p := &st.parts[n.Partition]
 	p.Next, p.LogStart = n.Next, n.LogStart
-	p.Epoch = max(n.Epoch, 0)
+	p.Epoch = n.Epoch // EpochUnknown where no record was seen: then it proves and disproves nothing
 	p.prove()
 }
 

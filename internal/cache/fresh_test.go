@@ -15,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/kkv-project/kkv/internal/ingest"
+	"github.com/kkv-project/kkv/internal/kafka"
 	"github.com/kkv-project/kkv/internal/position"
 	"github.com/kkv-project/kkv/internal/store"
 )
@@ -268,4 +270,38 @@ func TestLineage(t *testing.T) {
 			t.Errorf("holds(next %d, epoch %d) = %v", tc.next, tc.epoch, got)
 		}
 	}
+}
+
+// TestAWaitThatFailsLeavesNothingBehind: once its time is over, Kafka is asked no more than before.
+func TestAWaitThatFailsLeavesNothingBehind(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		c := w.start()
+		w.ready(c)
+		h := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Observe: true, Count: -1})
+		in := func(d time.Duration) int {
+			before := h.Hits()
+			pass(d)
+			return h.Hits() - before
+		}
+		idle := in(10 * time.Second)
+		if err := within(t, time.Second, func(ctx context.Context) error { return c.WaitFor(ctx, [16]byte{}, 0, 1000) }); err == nil {
+			t.Error("waited for a record that is not there, and got it")
+		}
+		pass(time.Minute)
+		if after := in(10 * time.Second); after > idle+5 {
+			t.Errorf("%d metadata requests in 10 s, %d before", after, idle)
+		}
+	})
+}
+
+// TestReadingRefused: without the right to read, a load ends with Kafka's word.
+func TestReadingRefused(t *testing.T) {
+	bubble(t, two, func(t *testing.T, w *world) {
+		w.put(0, "a", "1")
+		w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		c := New(Options{Ingest: ingest.Options{Kafka: kafka.Config{Bootstrap: w.fake.ListenAddrs(), Dial: w.vn.DialContext}, Topic: "t"}})
+		if err := within(t, time.Minute, c.Run); !errors.Is(err, kerr.TopicAuthorizationFailed) {
+			t.Errorf("Run: %v", err)
+		}
+	})
 }

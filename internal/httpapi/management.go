@@ -37,7 +37,7 @@ func Management(shutdown func(code int), config func(io.Writer) error) http.Hand
 		_, _ = io.WriteString(w, b.String()) // the client is gone if this fails
 	})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	// Not cmdline: it would show the passwords that /config masks.
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

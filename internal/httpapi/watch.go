@@ -34,7 +34,8 @@ type stream struct {
 	key    []byte // nil: every key with prefix
 	buf    []byte
 	pos    position.Position // everything up to here has been considered for this stream
-	told   time.Time         // when the stream last named a position
+	due    time.Time         // when the stream names its position at the latest
+	moved  bool              // changes for others have moved the position since it was named
 }
 
 // watch answers GET …/watch: the state at one position as puts, synced, and then every change as it is applied,
@@ -125,11 +126,11 @@ var errEnded = errors.New("the watch has ended")
 
 // wait returns when there is more in the feed; meanwhile it says how far the stream is.
 func (st *stream) wait(r *http.Request, more <-chan struct{}) error {
-	due := progressEvery
-	if st.told.IsZero() { // changes for others have moved the position
-		due = progressAfter
+	left := time.Until(st.due)
+	if left <= 0 { // also while changes for others keep coming
+		return st.progress()
 	}
-	t := time.NewTimer(due)
+	t := time.NewTimer(left)
 	defer t.Stop()
 	select {
 	case <-more:
@@ -170,7 +171,7 @@ func (st *stream) state(reset string, skip bool) (*feed.Reader, error) {
 			}
 		}
 	}
-	st.pos, st.told = mark.Position, time.Now()
+	st.pos, st.due = mark.Position, time.Now().Add(progressEvery)
 	st.emit(&wire.Change{Type: wire.Synced, Position: mark.Text, Keys: keys})
 	return rd, st.flush()
 }
@@ -193,7 +194,9 @@ func (st *stream) batch(b *feed.Batch) {
 		}
 	}
 	if last < 0 {
-		st.told = time.Time{}
+		if soon := time.Now().Add(progressAfter); soon.Before(st.due) && !st.moved { // once: a busy topic must not put it off
+			st.due, st.moved = soon, true
+		}
 		return
 	}
 	for i := range b.Changes[:last+1] {
@@ -208,7 +211,7 @@ func (st *stream) batch(b *feed.Batch) {
 			c.Value = ch.Value
 		}
 		if i == last {
-			c.Position, st.told = b.Position.String(), time.Now()
+			c.Position, st.due, st.moved = b.Position.String(), time.Now().Add(progressEvery), false
 		}
 		st.emit(&c)
 	}
@@ -231,7 +234,7 @@ func (st *stream) progress() error {
 			c.AgeMs = age.Milliseconds()
 		}
 	}
-	c.Position, st.told = st.pos.String(), time.Now()
+	c.Position, st.due, st.moved = st.pos.String(), time.Now().Add(progressEvery), false
 	st.emit(&c)
 	return st.flush()
 }

@@ -224,3 +224,32 @@ func TestWatchKeepsUpInOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestWatchProgressOnABusyTopic: changes for others do not put progress off.
+func TestWatchProgressOnABusyTopic(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *rig) {
+		f := g.follow("?key=mine")
+		f.want("synced")
+		go func() {
+			for i := range 50 {
+				g.admin.Produce(t.Context(), record("other", fmt.Sprint(i)), nil)
+				<-time.After(200 * time.Millisecond)
+			}
+			g.admin.Produce(t.Context(), record("mine", "1"), nil)
+		}()
+		seen := 0
+		for f.lines.Scan() {
+			c, err := wire.ParseNDJSON(f.lines.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Type != wire.Progress {
+				break
+			}
+			seen++
+		}
+		if seen < 10 {
+			t.Errorf("%d progress lines in 10 s of changes for others", seen)
+		}
+	})
+}

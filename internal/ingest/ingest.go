@@ -103,7 +103,10 @@ const (
 	// Of one fetch, in bytes. Two are under way, and a small record takes several times its bytes while it is in
 	// flight, so that Kafka's own 50 MiB would dwarf what is kept.
 	fetchMaxBytes = 8 << 20
-	probeEvery    = 5 * time.Millisecond // while somebody waits for a position that does not move
+	probeEvery    = 5 * time.Millisecond   // while somebody waits for a position that does not move
+	probeMost     = 250 * time.Millisecond // the pause doubles up to this while nothing moves
+	wantFor       = time.Minute            // no wait is longer
+	wantedMost    = 10_000
 	unparkEvery   = 250 * time.Millisecond
 	callTimeout   = 10 * time.Second
 	backoffMin    = 100 * time.Millisecond
@@ -118,8 +121,8 @@ type Reader struct {
 	aux  atomic.Pointer[kgo.Client] // while Run runs: for all that is not fetching
 
 	mu     sync.Mutex
-	wanted map[int32]int64 // positions that somebody waits for, beyond the load's own
-	kick   chan struct{}   // wakes the prober
+	wanted map[int32]wanted // positions that somebody waits for, beyond the load's own
+	kick   chan struct{}    // wakes the prober
 }
 
 // New makes a Reader; nothing runs before Run.
@@ -127,14 +130,28 @@ func New(o Options, sink Sink) *Reader {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Reader{o: o, sink: sink, log: o.Logger, wanted: map[int32]int64{}, kick: make(chan struct{}, 1)}
+	return &Reader{o: o, sink: sink, log: o.Logger, wanted: map[int32]wanted{}, kick: make(chan struct{}, 1)}
+}
+
+// wanted is a position that somebody waits for, and until when at the latest: no wait is longer than wantFor.
+type wanted struct {
+	next  int64
+	until time.Time
 }
 
 // Want says that somebody waits for the partition's position to reach next, so that the Reader looks behind
 // what polls show. It may be called at any time from any goroutine.
 func (r *Reader) Want(partition int32, next int64) {
 	r.mu.Lock()
-	r.wanted[partition] = max(r.wanted[partition], next)
+	now := time.Now()
+	if len(r.wanted) > wantedMost { // partitions that are not there, by careless or hostile callers
+		clear(r.wanted)
+	}
+	w := r.wanted[partition]
+	if now.After(w.until) {
+		w.next = 0
+	}
+	r.wanted[partition] = wanted{max(w.next, next), now.Add(wantFor)}
 	r.mu.Unlock()
 	select {
 	case r.kick <- struct{}{}:
@@ -145,7 +162,12 @@ func (r *Reader) Want(partition int32, next int64) {
 func (r *Reader) want(partition int32) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.wanted[partition]
+	w, ok := r.wanted[partition]
+	if ok && time.Now().After(w.until) {
+		delete(r.wanted, partition)
+		return 0
+	}
+	return w.next
 }
 
 // reopen ends a session whose log is no longer the one being read.
@@ -245,6 +267,8 @@ type session struct {
 	mu      sync.Mutex // one call into the sink at a time
 	parts   []partition
 	loaded  bool
+	pollBad error              // Kafka refuses fetches
+	refused bool               // only of the goroutine that polls: pollBad is set
 	pending int                // partitions that have not reached their target
 	parked  map[int32][]Record // by partition: records that the sink had no room for
 	bad     error
@@ -341,6 +365,12 @@ func (s *session) begin(t kafka.Topic, at bounds) {
 		s.r.sink.Current(int32(i), at.marks[int32(i)], at.ends[int32(i)], at.asked)
 	}
 	s.maybeLoaded()
+}
+
+func (s *session) isLoaded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.loaded
 }
 
 func (s *session) maybeLoaded() {
@@ -442,8 +472,30 @@ func (s *session) unpark(ctx context.Context) error {
 func (s *session) trouble(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil || s.bad != nil {
-		s.bad = err
-		s.r.sink.Trouble(err)
+	s.bad = err
+	s.tell()
+}
+
+// pollTrouble is that Kafka refuses fetches: that it answers otherwise does not take it back, and it is worth a line.
+func (s *session) pollTrouble(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (err != nil) != (s.pollBad != nil) {
+		if err != nil {
+			s.r.log.Warn("fetching fails, trying again", "topic", s.r.o.Topic, "error", err)
+		} else {
+			s.r.log.Info("fetching goes on", "topic", s.r.o.Topic)
+		}
 	}
+	s.pollBad = err
+	s.tell()
+}
+
+// tell names the trouble that there is, if there is any.
+func (s *session) tell() {
+	err := s.bad
+	if err == nil {
+		err = s.pollBad
+	}
+	s.r.sink.Trouble(err)
 }

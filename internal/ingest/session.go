@@ -25,6 +25,10 @@ func (s *session) poll(ctx context.Context) error {
 		some, err := s.applyFetches(fs)
 		if some {
 			b.reset()
+			if s.refused {
+				s.refused = false
+				s.pollTrouble(nil)
+			}
 		}
 		if err == nil {
 			continue
@@ -35,6 +39,16 @@ func (s *session) poll(ctx context.Context) error {
 			return re
 		case lost(err):
 			return &reopen{ReasonRebuilt, err}
+		case kafka.Classify(err) == kafka.Fatal:
+			if !s.isLoaded() {
+				return err
+			}
+			s.refused = true
+			s.pollTrouble(err)
+			if !b.wait(ctx) {
+				return ctx.Err()
+			}
+			continue
 		}
 		if !some { // kgo's errors come in a hot loop (KAFKA-NOTES section 4)
 			s.trouble(err)
@@ -258,8 +272,12 @@ func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
 
 // probeStuck looks behind the polls wherever a position stands short of one that somebody waits for.
 func (s *session) probeStuck(ctx context.Context) error {
+	pause := probeEvery
 	for {
 		stuck, waiting := s.stuck()
+		if pause = min(2*pause, probeMost); len(stuck) == 0 { // something has moved
+			pause = probeEvery
+		}
 		for _, p := range stuck {
 			next, err := s.probe(ctx, p)
 			switch {
@@ -275,14 +293,14 @@ func (s *session) probeStuck(ctx context.Context) error {
 				s.apply(&Batch{Progress: []Progress{{Partition: p.Partition, Next: next, Epoch: -1, LogStart: p.LogStart}}})
 			}
 		}
+		var due <-chan time.Time
 		if waiting {
-			if !sleep(ctx, probeEvery) {
-				return ctx.Err()
-			}
-			continue
+			due = time.After(pause)
 		}
 		select {
+		case <-due:
 		case <-s.r.kick:
+			pause = probeEvery
 		case <-ctx.Done():
 			return ctx.Err()
 		}
