@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/kkv-project/kkv/internal/cache"
 	"github.com/kkv-project/kkv/internal/store"
@@ -85,13 +86,22 @@ func (s *Server) compatList(w http.ResponseWriter, r *http.Request, contentType 
 	if r.Method == http.MethodHead {
 		return
 	}
-	b := bufio.NewWriterSize(w, 32<<10)
+	b := bufio.NewWriterSize(w, flushBytes)
+	rc := http.NewResponseController(w)
+	until := time.Now().Add(s.o.ListTimeout)
 	for rec := range snap.All(nil, nil) {
+		if value := field(rec); b.Available() <= len(value) { // it is about to be written
+			if time.Now().After(until) {
+				panic(http.ErrAbortHandler) // cut off: these routes have no other way to say that the list is not whole
+			}
+			_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every ResponseWriter has one
+		}
 		_, _ = b.Write(field(rec))
 		if b.WriteByte('\n') != nil {
 			return // the client is gone; a bufio.Writer keeps its first error
 		}
 	}
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 	_ = b.Flush()
 }
 

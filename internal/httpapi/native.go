@@ -359,17 +359,20 @@ func (s *Server) writeKey(w http.ResponseWriter, r *http.Request, q url.Values, 
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()
-	ack, err := s.produce(ctx, msg)
-	if err != nil {
+	acks, err := s.produce(ctx, msg)
+	switch {
+	case err != nil && len(acks) > 0:
+		problem(w, r, http.StatusGatewayTimeout, "outcome-unknown", "The key was deleted in some of the partitions where it lives, not in all; delete it again: "+err.Error())
+	case err != nil:
 		s.writeFailed(w, r, err)
-		return
+	default:
+		s.writeDone(ctx, w, key, acks)
 	}
-	s.writeDone(ctx, w, key, ack)
 }
 
 // produce writes to the partition where the key lives, so that its log order is one; a tombstone goes to each one
-// where it lives (GUARANTEES rule 14). The acknowledgement is the last one's.
-func (s *Server) produce(ctx context.Context, msg kafka.Message) (ack kafka.Ack, err error) {
+// where it lives (GUARANTEES rule 14).
+func (s *Server) produce(ctx context.Context, msg kafka.Message) (acks []kafka.Ack, err error) {
 	partitions := s.cache.Partitions(msg.Key)
 	switch {
 	case len(partitions) == 0:
@@ -379,11 +382,13 @@ func (s *Server) produce(ctx context.Context, msg kafka.Message) (ack kafka.Ack,
 	}
 	for _, p := range partitions {
 		msg.Partition = p
-		if ack, err = s.o.Producer.Produce(ctx, msg); err != nil {
-			return ack, err
+		ack, err := s.o.Producer.Produce(ctx, msg)
+		if err != nil {
+			return acks, err
 		}
+		acks = append(acks, ack)
 	}
-	return ack, nil
+	return acks, nil
 }
 
 // recordHeaders are the request's X-Kafka-… fields, and its content type unless it is what curl -d sends unasked.
@@ -426,13 +431,17 @@ func (s *Server) writeFailed(w http.ResponseWriter, r *http.Request, err error) 
 	}
 }
 
-func (s *Server) writeDone(ctx context.Context, w http.ResponseWriter, key []byte, ack kafka.Ack) {
+func (s *Server) writeDone(ctx context.Context, w http.ResponseWriter, key []byte, acks []kafka.Ack) {
 	h := w.Header()
 	status := http.StatusOK
-	if err := s.cache.WaitFor(ctx, ack.TopicID, ack.Partition, ack.Offset); err != nil {
-		status = http.StatusAccepted // acknowledged, and never an error: clients would write it twice
+	var pos position.Position
+	for _, a := range acks {
+		if err := s.cache.WaitFor(ctx, a.TopicID, a.Partition, a.Offset); err != nil {
+			status = http.StatusAccepted // acknowledged, and never an error: clients would write it twice
+		}
+		pos = pos.Merge(position.FromWrite(a.TopicID, a.Partition, a.Offset))
 	}
-	pos := position.FromWrite(ack.TopicID, ack.Partition, ack.Offset)
+	ack := acks[len(acks)-1]
 	var rec store.Record
 	if ok, mark, err := s.cache.Get(key, &rec); err == nil && status == http.StatusOK {
 		// The cache's own position is of use beyond the write's: what this client reads next may not go back.

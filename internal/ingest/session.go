@@ -266,7 +266,10 @@ func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
 	}
 	s.mu.Unlock()
 	s.apply(b)
-	s.con.AddConsumePartitions(map[string]map[int32]kgo.Offset{t.Name: s.offsets(old)})
+	s.mu.Lock()
+	from := s.offsets(old)
+	s.mu.Unlock()
+	s.con.AddConsumePartitions(map[string]map[int32]kgo.Offset{t.Name: from})
 	return nil
 }
 
