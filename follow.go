@@ -150,6 +150,7 @@ func (f *follower) takeOver(p Position) error {
 	for _, e := range f.next {
 		s.bytes += e.size()
 	}
+	f.m.live.Store(true) // before ready, so that whoever waited for it finds a mirror that is live
 	if old == nil {
 		f.publish(s, nil)
 		close(f.m.ready)
@@ -158,7 +159,6 @@ func (f *follower) takeOver(p Position) error {
 		f.publish(s, differences(old.root, f.next))
 	}
 	f.next = nil
-	f.m.live.Store(true)
 	return nil
 }
 
