@@ -90,13 +90,14 @@ func (s *Server) compatList(w http.ResponseWriter, r *http.Request, contentType 
 	rc := http.NewResponseController(w)
 	until := time.Now().Add(s.o.ListTimeout)
 	for rec := range snap.All(nil, nil) {
-		if value := field(rec); b.Available() <= len(value) { // it is about to be written
+		value := field(rec)
+		if b.Available() <= len(value) { // it is about to be written
 			if time.Now().After(until) {
 				panic(http.ErrAbortHandler) // cut off: these routes have no other way to say that the list is not whole
 			}
 			_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every ResponseWriter has one
 		}
-		_, _ = b.Write(field(rec))
+		_, _ = b.Write(value)
 		if b.WriteByte('\n') != nil {
 			return // the client is gone; a bufio.Writer keeps its first error
 		}

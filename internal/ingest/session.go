@@ -345,9 +345,9 @@ func (s *session) probe(ctx context.Context, p Progress) (int64, error) {
 	if int(p.Partition) >= len(t.Partitions) || t.Partitions[p.Partition].Leader < 0 {
 		return 0, kerr.LeaderNotAvailable
 	}
-	iso, level := kgo.ReadCommitted(), int8(1)
+	iso, level := kgo.ReadCommitted(), readCommitted
 	if s.r.o.ReadUncommitted {
-		iso, level = kgo.ReadUncommitted(), 0
+		iso, level = kgo.ReadUncommitted(), readUncommitted
 	}
 	part := kmsg.NewFetchRequestTopicPartition()
 	part.Partition, part.FetchOffset, part.PartitionMaxBytes = p.Partition, p.Next, 64<<10
@@ -377,7 +377,7 @@ func (s *session) probe(ctx context.Context, p Progress) (int64, error) {
 		return 0, got.Err
 	case len(got.Records) > 0:
 		return got.Records[0].Offset, nil // the poll will bring it
-	case len(rp.RecordBatches) == 0 && level == 0:
+	case len(rp.RecordBatches) == 0 && level == readUncommitted:
 		return max(p.Next, rp.HighWatermark), nil
 	case len(rp.RecordBatches) == 0:
 		return max(p.Next, rp.LastStableOffset), nil
