@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"internal/gateway":   {"internal/kafka"},
 	"internal/webhook":   {"internal/feed", "internal/position"},
 	"internal/devbroker": {},
+	"internal/node":      {"internal/cache", "internal/gateway", "internal/httpapi", "internal/ingest", "internal/kafka", "internal/webhook"},
 	"internal/demo":      {""},
 	"internal/cachetest": {"internal/position", "internal/wire"}, // of the client's and the demo's tests
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/kkv-project/kkv/internal/devbroker"
 	"github.com/kkv-project/kkv/internal/httpapi"
 	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/node"
 )
 
 // devGrace is short: Ctrl-C ends `kkv dev` within a second.
@@ -41,7 +42,7 @@ func runDev(ctx context.Context, s *config.Dev, stdout io.Writer, logger *slog.L
 		return err
 	}
 	defer func() { err = errors.Join(err, closeBroker()) }()
-	n, err := newNode(nodeOptions{kafka: k, topic: s.Topic, listener: cacheL, writable: true, quiet: true, targets: s.Targets(), logger: logger})
+	n, err := node.New(node.Options{Kafka: k, Topic: s.Topic, Listener: cacheL, Writable: true, Quiet: true, Targets: s.Targets(), Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -50,14 +51,14 @@ func runDev(ctx context.Context, s *config.Dev, stdout io.Writer, logger *slog.L
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.run(gctx, devGrace) })
+	g.Go(func() error { return n.Run(gctx, devGrace) })
 	g.Go(func() error {
-		return serveGateway(gctx, gatewayOptions{kafka: k, cluster: "default", listener: gatewayL, acked: served(n.cache), logger: logger}, devGrace)
+		return node.Gateway(gctx, node.GatewayOptions{Kafka: k, Cluster: "default", Listener: gatewayL, Acked: served(n.Cache()), Logger: logger}, devGrace)
 	})
 	g.Go(func() error { return serveDemo(gctx, app, demoL, logger, devGrace) })
 	g.Go(func() error {
 		select {
-		case <-n.cache.Ready():
+		case <-n.Cache().Ready():
 			_, err := io.WriteString(stdout, banner(demoL.Addr(), cacheL.Addr(), gatewayL.Addr(), where, s.Topic))
 			return err
 		case <-gctx.Done():
@@ -137,7 +138,7 @@ func serveDemo(ctx context.Context, app *demo.App, l net.Listener, logger *slog.
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return app.Run(gctx) })
 	g.Go(func() error {
-		return serveHTTP(gctx, l, httpapi.LoopbackOnly(l.Addr(), app.Handler()), logger, grace)
+		return node.ServeHTTP(gctx, l, httpapi.LoopbackOnly(l.Addr(), app.Handler()), logger, grace)
 	})
 	return g.Wait()
 }

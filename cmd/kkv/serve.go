@@ -14,6 +14,7 @@ import (
 
 	"github.com/kkv-project/kkv/internal/config"
 	"github.com/kkv-project/kkv/internal/httpapi"
+	"github.com/kkv-project/kkv/internal/node"
 )
 
 // exitCode ends the process with that code, as the management listener was asked to.
@@ -41,16 +42,16 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 	if err != nil {
 		return err
 	}
-	n, err := newNode(nodeOptions{kafka: k, topic: s.Topic, listener: l, writable: s.Writable, readUncommitted: s.Isolation == "read_uncommitted",
-		pushHistory: s.OnUpdateAfterOffset == "earliest", targets: s.Targets(), backoff: s.DispatcherRetryBackoff,
-		maxBytes: maxBytes, unreadyAtLimit: s.UnreadyAtLimit, fresh: s.Consistency == "fresh", listTimeout: s.ListTimeout, logger: logger})
+	n, err := node.New(node.Options{Kafka: k, Topic: s.Topic, Listener: l, Writable: s.Writable, ReadUncommitted: s.Isolation == "read_uncommitted",
+		PushHistory: s.OnUpdateAfterOffset == "earliest", Targets: s.Targets(), Backoff: s.DispatcherRetryBackoff,
+		MaxBytes: maxBytes, UnreadyAtLimit: s.UnreadyAtLimit, Fresh: s.Consistency == "fresh", ListTimeout: s.ListTimeout, Logger: logger})
 	if err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { tuneMemory(gctx); return nil })
 	g.Go(func() error {
-		if n.cache.Listable(gctx) == nil {
+		if n.Cache().Listable(gctx) == nil {
 			debug.FreeOSMemory() // what loading and sorting took beyond what is kept
 		}
 		return nil
@@ -68,7 +69,7 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 			default: // shutting down already
 			}
 		}, func(w io.Writer) error { return cmd.Print(w) })
-		g.Go(func() error { return serveHTTP(gctx, ml, httpapi.LoopbackOnly(ml.Addr(), h), logger, time.Second) })
+		g.Go(func() error { return node.ServeHTTP(gctx, ml, httpapi.LoopbackOnly(ml.Addr(), h), logger, time.Second) })
 		g.Go(func() error {
 			select {
 			case code := <-codes:
@@ -88,7 +89,7 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 			return err
 		})
 	}
-	g.Go(func() error { return n.run(gctx, grace) })
+	g.Go(func() error { return n.Run(gctx, grace) })
 	return g.Wait()
 }
 
@@ -104,5 +105,5 @@ func runGateway(ctx context.Context, s *config.Gateway, logger *slog.Logger) err
 		return err
 	}
 	logger.Info("gateway", "address", l.Addr().String())
-	return serveGateway(ctx, gatewayOptions{kafka: k, cluster: s.Cluster, listener: l, logger: logger}, grace)
+	return node.Gateway(ctx, node.GatewayOptions{Kafka: k, Cluster: s.Cluster, Listener: l, Logger: logger}, grace)
 }

@@ -30,6 +30,7 @@ type Options struct {
 // Broker is a running broker. It is safe for concurrent use.
 type Broker struct {
 	cluster *kfake.Cluster
+	gate    *gate
 	lock    *os.File
 	addr    string
 }
@@ -40,7 +41,7 @@ var ErrInUse = errors.New("the data directory is in use")
 // Start starts a Broker; Close ends it. Errors wrap ErrInUse, or syscall.EADDRINUSE where the port is taken.
 func Start(o Options) (*Broker, error) {
 	b := &Broker{}
-	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(0), kfake.ListenFn(func(network, _ string) (net.Listener, error) { return listen(network, o.Listen) }),
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(0), kfake.ListenFn(func(network, _ string) (net.Listener, error) { return b.listen(network, o.Listen) }),
 		kfake.BrokerConfigs(map[string]string{"message.max.bytes": strconv.Itoa(maxMessageBytes)})}
 	if o.DataDir != "" {
 		if err := os.MkdirAll(o.DataDir, 0o755); err != nil {
@@ -65,6 +66,39 @@ func Start(o Options) (*Broker, error) {
 
 // Addr is the host:port that clients connect to.
 func (b *Broker) Addr() string { return b.addr }
+
+// Stop makes the broker unreachable, as one that is down: connections are cut and refused. Its data stays. Start again
+// with Resume.
+func (b *Broker) Stop() error {
+	if err := b.gate.shut(); err != nil {
+		return fmt.Errorf("stop the embedded broker: %w", err)
+	}
+	return nil
+}
+
+// Resume ends Stop, at the same address. The error wraps syscall.EADDRINUSE where something else has taken it.
+func (b *Broker) Resume() error {
+	if err := b.gate.open(); err != nil {
+		return fmt.Errorf("start the embedded broker again on %s: %w", b.addr, err)
+	}
+	return nil
+}
+
+// listen opens the one listener that the cluster asks for.
+func (b *Broker) listen(network, addr string) (net.Listener, error) {
+	l, err := listen(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	bound := l.Addr().String()
+	if tcp, ok := l.Addr().(name); ok { // unspecified: it is bound to every address, and named otherwise
+		_, port, _ := net.SplitHostPort(string(tcp))
+		host, _, _ := net.SplitHostPort(addr)
+		bound = net.JoinHostPort(host, port)
+	}
+	b.gate = newGate(l, func() (net.Listener, error) { return listen(network, bound) })
+	return b.gate, nil
+}
 
 // CreateTopic makes a compacted topic, or leaves one that exists as it is.
 func (b *Broker) CreateTopic(name string, partitions int32) error {

@@ -3,8 +3,10 @@ package devbroker
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,5 +99,35 @@ func TestOneProcessADirectoryAndPort(t *testing.T) {
 	}
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestStopAndResume(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "0.0.0.0"} {
+		b, err := Start(Options{Listen: host + ":0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.CreateTopic("t", 1); err != nil {
+			t.Fatal(err)
+		}
+		produce(t, b.Addr(), "1")
+		if err := b.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := net.Dial("tcp", b.Addr()); err == nil {
+			_ = c.Close()
+			t.Errorf("%s: a stopped broker takes connections", host)
+		}
+		if err := errors.Join(b.Stop(), b.Resume(), b.Resume()); err != nil {
+			t.Fatal(err)
+		}
+		produce(t, b.Addr(), "2")
+		if got := consume(t, b.Addr(), 2); !slices.Equal(got, []string{"1", "2"}) {
+			t.Errorf("%s: read %q", host, got)
+		}
+		if err := errors.Join(b.Stop(), b.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -1,0 +1,152 @@
+// Package node wires the packages into the two servers that kkv is: a cache with its doors, and the gateway. The commands run
+// them, and kkvtest does for users' tests.
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kkv-project/kkv/internal/cache"
+	"github.com/kkv-project/kkv/internal/httpapi"
+	"github.com/kkv-project/kkv/internal/ingest"
+	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/webhook"
+)
+
+// Options are what a cache process is made of.
+type Options struct {
+	Kafka           kafka.Config
+	Topic           string
+	Listener        net.Listener
+	Writable        bool
+	ReadUncommitted bool
+	PushHistory     bool
+	Targets         []string
+	Backoff         time.Duration
+	MaxBytes        int64 // of the store; 0: no limit
+	UnreadyAtLimit  bool
+	Fresh           bool
+	Quiet           bool // do not say that it is ready: the banner does
+	ListTimeout     time.Duration
+	Logger          *slog.Logger
+}
+
+// Node is one cache with its HTTP door and its pushes.
+type Node struct {
+	o        Options
+	cache    *cache.Cache
+	push     *webhook.Dispatcher
+	server   *httpapi.Server
+	producer *kafka.Producer // nil unless writable
+}
+
+// New makes a Node; nothing runs before Run. Its error is that of the Kafka settings.
+func New(o Options) (*Node, error) {
+	n := &Node{o: o}
+	n.cache = cache.New(cache.Options{AnnounceHistory: o.PushHistory, MaxBytes: o.MaxBytes,
+		Ingest: ingest.Options{Kafka: o.Kafka, Topic: o.Topic, ReadUncommitted: o.ReadUncommitted, Logger: o.Logger}})
+	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.Topic, Targets: webhook.Static(o.Targets...), Backoff: o.Backoff,
+		History: o.PushHistory, Loading: n.loading, Logger: o.Logger})
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		httpapi.NewCollector(n.cache, n.pushStats))
+	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, Fresh: o.Fresh, UnreadyAtLimit: o.UnreadyAtLimit, ListTimeout: o.ListTimeout, Logger: o.Logger}
+	if o.Writable {
+		p, err := kafka.NewProducer(o.Kafka)
+		if err != nil {
+			return nil, err
+		}
+		n.producer, opts.Producer = p, p
+	}
+	n.server = httpapi.New(opts)
+	return n, nil
+}
+
+func (n *Node) loading() bool {
+	select {
+	case <-n.cache.Ready():
+		return false
+	default:
+		return true
+	}
+}
+
+func (n *Node) pushStats() httpapi.PushStats {
+	s := n.push.Stats()
+	p := httpapi.PushStats{Dispatched: int64(s.Dispatched), Deduplicated: int64(s.Suppressed), OK: int64(s.OK), Failed: int64(s.Failures),
+		Retries: int64(s.Retries), Merged: int64(s.Merged), InvalidKeys: int64(s.InvalidKeys)}
+	for _, t := range s.Targets {
+		p.Targets = append(p.Targets, httpapi.TargetStats{ID: t.ID, Pending: t.PendingKeys, Oldest: t.OldestPending})
+	}
+	return p
+}
+
+// Run serves until ctx ends, which is no error, and lets what is under way finish within grace.
+func (n *Node) Run(ctx context.Context, grace time.Duration) error {
+	g, gctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(gctx, n.server.Drain)()
+	g.Go(func() error {
+		if err := n.cache.Run(gctx); err != nil {
+			return WithHint(err)
+		}
+		return nil
+	})
+	g.Go(func() error { return n.push.Run(gctx) })
+	g.Go(func() error { n.report(gctx); return nil })
+	g.Go(func() error {
+		return ServeHTTP(gctx, n.o.Listener, httpapi.LoopbackOnly(n.o.Listener.Addr(), n.server), n.o.Logger, grace)
+	})
+	err := g.Wait()
+	if n.producer != nil {
+		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		err = errors.Join(err, n.producer.Close(cctx))
+	}
+	return err
+}
+
+const reportEvery = 10 * time.Second
+
+// report says how a load goes on, every 10 s until the cache is ready, and once when memory runs short.
+func (n *Node) report(ctx context.Context) {
+	began := time.Now()
+	t := time.NewTicker(reportEvery)
+	defer t.Stop()
+	ready, short := n.cache.Ready(), false
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			if n.o.Quiet {
+				continue
+			}
+			st := n.cache.Status()
+			n.o.Logger.Info("ready", "topic", st.Topic, "keys", st.Keys, "bytes", st.Bytes, "partitions", len(st.Partitions), "took", time.Since(began).Round(time.Millisecond))
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		st := n.cache.Status()
+		if r := st.Replay; r != nil {
+			n.o.Logger.Info("loading", "topic", st.Topic, "records", r.Records, "bytes", r.Bytes, "percent", int(r.Done*100),
+				"records/s", int(float64(r.Records)/max(r.Took.Seconds(), 0.001)), "left", r.Left.Round(time.Second))
+		}
+		if full := st.Full(); full >= 0.9 && !short {
+			short = true
+			n.o.Logger.Warn("memory runs short: when --max-bytes is reached, partitions stand still until there is room; raise it", "topic", st.Topic,
+				"percent", int(full*100), "limit", st.MaxBytes, "held", st.Held)
+		} else if full < 0.8 {
+			short = false
+		}
+	}
+}
+
+// Cache is what the node serves.
+func (n *Node) Cache() *cache.Cache { return n.cache }
