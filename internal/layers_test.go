@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"internal/devbroker": {},
 	"internal/node":      {"internal/cache", "internal/gateway", "internal/httpapi", "internal/ingest", "internal/kafka", "internal/webhook"},
 	"internal/demo":      {""},
+	"kkvtest":            {"", "internal/devbroker", "internal/kafka", "internal/node"},
 	"internal/cachetest": {"internal/position", "internal/wire"}, // of the client's and the demo's tests
 }
 
