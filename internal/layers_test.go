@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/demo":      {""},
 	"kkvtest":            {"", "internal/devbroker", "internal/kafka", "internal/node"},
 	"internal/cachetest": {"internal/position", "internal/wire"}, // of the client's and the demo's tests
+	"internal/kafkatest": {"internal/kafka"},                     // of the servers' tests
 }
 
 // mustNotReach are packages outside the module that a package may not reach by any way.

@@ -18,63 +18,24 @@ import (
 
 	"github.com/kkv-project/kkv/internal/feed"
 	"github.com/kkv-project/kkv/internal/ingest"
-	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/kafkatest"
 	"github.com/kkv-project/kkv/internal/position"
 	"github.com/kkv-project/kkv/internal/store"
 )
 
-// world is a kfake cluster in a synctest bubble, with one producer.
+// world is a kfake cluster in a synctest bubble, with caches.
 type world struct {
-	t     *testing.T
-	vn    *kfake.VirtualNetwork
-	fake  *kfake.Cluster
-	admin *kgo.Client
+	*kafkatest.Cluster
+	t *testing.T
 }
 
-func newWorld(t *testing.T, opts ...kfake.Opt) *world {
-	w := &world{t: t, vn: &kfake.VirtualNetwork{}}
-	fake, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(w.vn.Listen)}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.fake = fake
-	t.Cleanup(func() {
-		fake.Close()
-		pass(time.Second) // for what a control still sleeps
-	})
-	w.admin = w.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
-	return w
-}
+func (w *world) put(partition int32, key, value string) { w.t.Helper(); w.Put(partition, key, value) }
 
-func (w *world) client(opts ...kgo.Opt) *kgo.Client {
-	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(w.fake.ListenAddrs()...), kgo.Dialer(w.vn.DialContext))...)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(cl.Close)
-	return cl
-}
-
-func (w *world) put(partition int32, key, value string) {
-	w.t.Helper()
-	w.produce(&kgo.Record{Topic: "t", Partition: partition, Key: []byte(key), Value: []byte(value)})
-}
-
-func (w *world) del(partition int32, key string) {
-	w.t.Helper()
-	w.produce(&kgo.Record{Topic: "t", Partition: partition, Key: []byte(key)})
-}
-
-func (w *world) produce(r *kgo.Record) {
-	w.t.Helper()
-	if err := w.admin.ProduceSync(w.t.Context(), r).FirstErr(); err != nil {
-		w.t.Fatal(err)
-	}
-}
+func (w *world) del(partition int32, key string) { w.t.Helper(); w.Delete(partition, key) }
 
 // start runs a Cache until the test's end.
 func (w *world) start(change ...func(*Options)) *Cache {
-	o := Options{Ingest: ingest.Options{Kafka: kafka.Config{Bootstrap: w.fake.ListenAddrs(), Dial: w.vn.DialContext}, Topic: "t", Logger: slog.New(slog.DiscardHandler)}}
+	o := Options{Ingest: ingest.Options{Kafka: w.Config(), Topic: "t", Logger: slog.New(slog.DiscardHandler)}}
 	for _, f := range change {
 		f(&o)
 	}
@@ -130,20 +91,19 @@ func (w *world) eventually(c *Cache, want string) {
 	w.t.Fatalf("the cache shows %q, want %q; status %+v", shows(c), want, c.Status())
 }
 
-func bubble(t *testing.T, opts []kfake.Opt, f func(t *testing.T, w *world)) {
-	synctest.Test(t, func(t *testing.T) { f(t, newWorld(t, opts...)) })
+// bubble runs f with a topic "t" of so many partitions; none: it does not exist.
+func bubble(t *testing.T, partitions int32, f func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) { f(t, &world{kafkatest.Start(t, "t", partitions), t}) })
 }
 
-var two = []kfake.Opt{kfake.SeedTopics(2, "t")}
-
 func TestLoadThenFollow(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "a", "1")
 		w.put(1, "b", "1")
 		w.put(0, "a", "2")
 		w.put(0, "gone", "1")
 		w.del(0, "gone")
-		w.produce(&kgo.Record{Topic: "t", Partition: 1, Value: []byte("no key")})
+		w.Produce(&kgo.Record{Topic: "t", Partition: 1, Value: []byte("no key")})
 		c := w.start()
 		if _, err := c.Mark(); !errors.Is(err, ErrNotReady) {
 			t.Errorf("Get before ready: %v", err)
@@ -193,7 +153,7 @@ func TestLoadThenFollow(t *testing.T) {
 }
 
 func TestEmptyTopicIsReady(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()
 		w.ready(c)
 		w.wantState(c, "")
@@ -202,61 +162,39 @@ func TestEmptyTopicIsReady(t *testing.T) {
 
 // TestMarkersAndAbortedRecords: what no poll shows still counts as read.
 func TestMarkersAndAbortedRecords(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
-		tx := w.client(kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic("t"))
-		do := func(how kgo.TransactionEndTry, partition int32, key string) {
-			t.Helper()
-			if err := tx.BeginTransaction(); err != nil {
-				t.Fatal(err)
-			}
-			if err := tx.ProduceSync(t.Context(), &kgo.Record{Partition: partition, Key: []byte(key), Value: []byte("v")}).FirstErr(); err != nil {
-				t.Fatal(err)
-			}
-			if err := tx.EndTransaction(t.Context(), how); err != nil {
-				t.Fatal(err)
-			}
-		}
-		do(kgo.TryCommit, 0, "committed")
-		do(kgo.TryAbort, 1, "aborted") // partition 1 holds nothing that a poll shows
+	bubble(t, 2, func(t *testing.T, w *world) {
+		w.Begin("x").Put(0, "committed", "v").Commit()
+		w.Begin("x").Put(1, "aborted", "v").Abort() // partition 1 holds nothing that a poll shows
 		c := w.start()
 		w.ready(c)
 		w.wantState(c, "committed=v")
-		do(kgo.TryAbort, 0, "aborted")
-		do(kgo.TryCommit, 0, "later")
+		w.Begin("x").Put(0, "aborted", "v").Abort()
+		w.Begin("x").Put(0, "later", "v").Commit()
 		w.eventually(c, "committed=v later=v")
 	})
 }
 
 func TestOpenTransactionHoldsNothingUp(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "a", "1")
-		tx := w.client(kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic("t"))
-		if err := tx.BeginTransaction(); err != nil {
-			t.Fatal(err)
-		}
-		if err := tx.ProduceSync(t.Context(), &kgo.Record{Key: []byte("open"), Value: []byte("1")}).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
+		tx := w.Begin("x").Put(0, "open", "1")
 		w.put(0, "a", "2")
 		c := w.start()
 		w.ready(c) // on what was stable at start
 		w.wantState(c, "a=1")
-		if err := tx.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
-			t.Fatal(err)
-		}
+		tx.Commit()
 		w.eventually(c, "a=2 open=1")
 	})
 }
 
 func TestLogStartAboveZero(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		for i := range 5 {
 			w.put(0, "a", fmt.Sprint(i))
 			w.put(1, "b", fmt.Sprint(i))
 		}
-		if err := errors.Join(w.fake.DeleteRecords("t", 0, 5), w.fake.DeleteRecords("t", 1, 4)); err != nil {
-			t.Fatal(err)
-		}
+		w.DeleteRecords(0, 5)
+		w.DeleteRecords(1, 4)
 		c := w.start()
 		w.ready(c)
 		w.wantState(c, "b=4")
@@ -267,7 +205,7 @@ func TestLogStartAboveZero(t *testing.T) {
 }
 
 func TestMissingTopicIsWaitedFor(t *testing.T) {
-	bubble(t, nil, func(t *testing.T, w *world) {
+	bubble(t, 0, func(t *testing.T, w *world) {
 		c := w.start()
 		pass(3 * time.Second)
 		if st := c.Status(); !errors.Is(st.Trouble, ingest.ErrNoTopic) || st.Stage != Assigning {
@@ -276,9 +214,7 @@ func TestMissingTopicIsWaitedFor(t *testing.T) {
 		if _, err := c.Mark(); !errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), "--create-topic") {
 			t.Errorf("Get: %v", err)
 		}
-		if err := w.fake.CreateTopic("t", 2, nil); err != nil {
-			t.Fatal(err)
-		}
+		w.CreateTopic(2, nil)
 		w.put(1, "a", "1")
 		w.ready(c)
 		w.eventually(c, "a=1")
@@ -289,7 +225,7 @@ func TestMissingTopicIsWaitedFor(t *testing.T) {
 }
 
 func TestTopicMadeAgainWithFewerRecords(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		for i := range 5 {
 			w.put(0, fmt.Sprint("old", i), "1")
 		}
@@ -297,9 +233,7 @@ func TestTopicMadeAgainWithFewerRecords(t *testing.T) {
 		w.ready(c)
 		pass(time.Second)
 		rd := c.Reader()
-		if err := w.fake.DeleteTopic("t"); err != nil {
-			t.Fatal(err)
-		}
+		w.DeleteTopic()
 		pass(3 * time.Second)
 		w.wantState(c, "old0=1 old1=1 old2=1 old3=1 old4=1") // served on, and health says so
 		if st := c.Status(); !errors.Is(st.Trouble, ingest.ErrNoTopic) || !st.Ready {
@@ -308,10 +242,7 @@ func TestTopicMadeAgainWithFewerRecords(t *testing.T) {
 		if age, ok := c.cur.readMark().Age(); !ok || age < 2*time.Second {
 			t.Errorf("age %v, %v", age, ok)
 		}
-		if err := w.fake.CreateTopic("t", 1, nil); err != nil {
-			t.Fatal(err)
-		}
-		w.admin = w.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		w.CreateTopic(1, nil)
 		w.put(0, "new", "1")
 		w.eventually(c, "new=1")
 		var reset string
@@ -329,18 +260,11 @@ func TestTopicMadeAgainWithFewerRecords(t *testing.T) {
 }
 
 func TestPartitionsAddedWhileRunning(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "a", "1")
 		c := w.start()
 		w.ready(c)
-		req := kmsg.NewPtrCreatePartitionsRequest()
-		topic := kmsg.NewCreatePartitionsRequestTopic()
-		topic.Topic, topic.Count = "t", 4
-		req.Topics = append(req.Topics, topic)
-		if resp, err := req.RequestWith(t.Context(), w.admin); err != nil || kerr.ErrorForCode(resp.Topics[0].ErrorCode) != nil {
-			t.Fatal(err, resp)
-		}
-		w.admin = w.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		w.AddPartitions(4)
 		w.put(3, "b", "1")
 		w.eventually(c, "a=1 b=1")
 	})
@@ -348,29 +272,27 @@ func TestPartitionsAddedWhileRunning(t *testing.T) {
 
 // TestRecordsDeletedUnderneath: the log start moves past what is being read.
 func TestRecordsDeletedUnderneath(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "a", "1")
 		c := w.start()
 		w.ready(c)
-		hold := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.KafkaStorageError, Count: -1})
+		hold := w.Fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.KafkaStorageError, Count: -1})
 		pass(2 * time.Second)
 		w.put(0, "a", "2")
 		w.put(0, "b", "2")
-		if err := w.fake.DeleteRecords("t", 0, 2); err != nil {
-			t.Fatal(err)
-		}
+		w.DeleteRecords(0, 2)
 		hold.Remove()
 		w.eventually(c, "b=2")
 	})
 }
 
 func TestKafkaAwayAndBack(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "a", "1")
 		c := w.start()
 		w.ready(c)
 		pass(time.Second)
-		h := w.fake.Fault(kfake.Fault{Err: kerr.BrokerNotAvailable, Count: -1, Keys: []kmsg.Key{kmsg.Fetch, kmsg.Metadata, kmsg.ListOffsets}})
+		h := w.Fake.Fault(kfake.Fault{Err: kerr.BrokerNotAvailable, Count: -1, Keys: []kmsg.Key{kmsg.Fetch, kmsg.Metadata, kmsg.ListOffsets}})
 		pass(time.Minute)
 		w.wantState(c, "a=1")
 		st := c.Status()
@@ -389,7 +311,7 @@ func TestKafkaAwayAndBack(t *testing.T) {
 
 // TestChangedSince: what a reader that fell off the ring needs.
 func TestChangedSince(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "a", "1")
 		w.put(1, "b", "1")
 		c := w.start()
@@ -412,7 +334,7 @@ func TestChangedSince(t *testing.T) {
 }
 
 func TestWaitForEndsWithItsContext(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()
 		w.ready(c)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -423,5 +345,4 @@ func TestWaitForEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// pass lets d of the bubble's time pass.
-func pass(d time.Duration) { <-time.After(d) }
+var pass = kafkatest.Pass

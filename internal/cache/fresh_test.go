@@ -12,11 +12,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kkv-project/kkv/internal/ingest"
-	"github.com/kkv-project/kkv/internal/kafka"
 	"github.com/kkv-project/kkv/internal/position"
 	"github.com/kkv-project/kkv/internal/store"
 )
@@ -36,30 +34,12 @@ func value(c *Cache, key string) string {
 	return string(r.Value)
 }
 
-// slowly delays the requests of one kind until the test's end.
-func (w *world) slowly(key kmsg.Key, d time.Duration) {
-	var off atomic.Bool
-	w.fake.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
-		if off.Load() {
-			w.fake.DropControl()
-			return nil, nil, false
-		}
-		w.fake.KeepControl()
-		w.fake.SleepControl(func() { <-time.After(d) })
-		return nil, nil, false
-	})
-	w.t.Cleanup(func() {
-		off.Store(true)
-		pass(2 * time.Second) // for those that it delays
-	})
-}
-
 // TestFreshSeesWhatWasAcknowledged although the fetch is answered late.
 func TestFreshSeesWhatWasAcknowledged(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()
 		w.ready(c)
-		w.slowly(kmsg.Fetch, 300*time.Millisecond)
+		w.Delay(kmsg.Fetch, 300*time.Millisecond)
 		for i := range 20 {
 			w.put(int32(i%2), "k", fmt.Sprint(i)) // the later timestamp wins, or the higher partition
 			if err := within(t, 10*time.Second, c.Fresh); err != nil {
@@ -78,19 +58,19 @@ func TestFreshSeesWhatWasAcknowledged(t *testing.T) {
 // TestFreshNeverSharesAQuestionUnderWay: a reader that comes while the leaders are being asked waits for the next
 // question, for the answer to this one may be older than the reader's own writes; and readers share it.
 func TestFreshNeverSharesAQuestionUnderWay(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()
 		w.ready(c)
 		pass(time.Second)
 		var asked atomic.Int64
-		w.fake.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
-			w.fake.KeepControl()
+		w.Fake.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			w.Fake.KeepControl()
 			if req := kreq.(*kmsg.ListOffsetsRequest); req.Topics[0].Partitions[0].Timestamp == -1 {
 				asked.Add(1)
 			}
 			return nil, nil, false
 		})
-		w.slowly(kmsg.Fetch, 200*time.Millisecond)
+		w.Delay(kmsg.Fetch, 200*time.Millisecond)
 		var wg sync.WaitGroup
 		for i := range 200 {
 			wg.Go(func() {
@@ -112,16 +92,10 @@ func TestFreshNeverSharesAQuestionUnderWay(t *testing.T) {
 }
 
 func TestFreshBehindAnOpenTransaction(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()
 		w.ready(c)
-		tx := w.client(kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DefaultProduceTopic("t"))
-		if err := tx.BeginTransaction(); err != nil {
-			t.Fatal(err)
-		}
-		if err := tx.ProduceSync(t.Context(), &kgo.Record{Key: []byte("open"), Value: []byte("1")}).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
+		tx := w.Begin("x").Put(0, "open", "1")
 		w.put(0, "plain", "acknowledged")
 		pass(2 * time.Second)
 		err := within(t, 3*time.Second, c.Fresh)
@@ -132,9 +106,7 @@ func TestFreshBehindAnOpenTransaction(t *testing.T) {
 		if value(c, "plain") != "<none>" {
 			t.Error("read_committed shows what stands behind the last stable offset")
 		}
-		if err := tx.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
-			t.Fatal(err)
-		}
+		tx.Commit()
 		if err := within(t, 3*time.Second, c.Fresh); err != nil || value(c, "plain") != "acknowledged" || value(c, "open") != "1" {
 			t.Errorf("after the commit: %v, %s", err, shows(c))
 		}
@@ -144,18 +116,18 @@ func TestFreshBehindAnOpenTransaction(t *testing.T) {
 // TestFreshWhenLeadersMove: a leader that does not know its high watermark yet (KIP-207), or is none any more, is
 // asked again.
 func TestFreshWhenLeadersMove(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()
 		w.ready(c)
 		for _, e := range []*kerr.Error{kerr.OffsetNotAvailable, kerr.NotLeaderForPartition, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.LeaderNotAvailable, kerr.KafkaStorageError} {
 			w.put(0, "k", e.Message)
-			h := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: e, Count: 5})
+			h := w.Fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: e, Count: 5})
 			if err := within(t, 5*time.Second, c.Fresh); err != nil || value(c, "k") != e.Message {
 				t.Errorf("%s: %v, sees %s", e.Message, err, value(c, "k"))
 			}
 			h.Remove()
 		}
-		if err := w.fake.MoveTopicPartition("t", 0, 0); err != nil {
+		if err := w.Fake.MoveTopicPartition("t", 0, 0); err != nil {
 			t.Fatal(err)
 		}
 		w.put(0, "k", "moved")
@@ -166,7 +138,7 @@ func TestFreshWhenLeadersMove(t *testing.T) {
 }
 
 func TestFreshAndMaxStaleWithKafkaAway(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "k", "1")
 		c := w.start()
 		w.ready(c)
@@ -174,7 +146,7 @@ func TestFreshAndMaxStaleWithKafkaAway(t *testing.T) {
 		if err := within(t, time.Second, func(ctx context.Context) error { return c.MaxStale(ctx, 2*time.Second) }); err != nil {
 			t.Errorf("MaxStale with Kafka there: %v", err)
 		}
-		h := w.fake.Fault(kfake.Fault{Err: kerr.BrokerNotAvailable, Count: -1, Keys: []kmsg.Key{kmsg.Fetch, kmsg.Metadata, kmsg.ListOffsets}})
+		h := w.Fake.Fault(kfake.Fault{Err: kerr.BrokerNotAvailable, Count: -1, Keys: []kmsg.Key{kmsg.Fetch, kmsg.Metadata, kmsg.ListOffsets}})
 		pass(10 * time.Second)
 		err := within(t, 3*time.Second, c.Fresh)
 		if b, ok := errors.AsType[*Behind](err); !ok || b.Reason != BehindLeader {
@@ -197,7 +169,7 @@ func TestFreshAndMaxStaleWithKafkaAway(t *testing.T) {
 }
 
 func TestAtLeast(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "k", "1")
 		c := w.start()
 		w.ready(c)
@@ -231,21 +203,16 @@ func TestAtLeast(t *testing.T) {
 // TestAtLeastAcrossATopicMadeAgain: the position of the new incarnation makes the replica that still holds the old
 // one look, and wait; the old one's is refused.
 func TestAtLeastAcrossATopicMadeAgain(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "old", "1")
 		c := w.start()
 		w.ready(c)
 		pass(time.Second)
 		old, _ := c.Mark()
-		if err := w.fake.DeleteTopic("t"); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.fake.CreateTopic("t", 2, nil); err != nil {
-			t.Fatal(err)
-		}
-		w.admin = w.client(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
+		w.DeleteTopic()
+		w.CreateTopic(2, nil)
 		w.put(0, "new", "1")
-		id := w.fake.TopicInfo("t").TopicID
+		id := w.Fake.TopicInfo("t").TopicID
 		if err := within(t, 20*time.Second, func(ctx context.Context) error { return c.AtLeast(ctx, position.FromWrite(id, 0, 0)) }); err != nil || value(c, "new") != "1" {
 			t.Errorf("the new one's position: %v, %s", err, shows(c))
 		}
@@ -274,10 +241,10 @@ func TestLineage(t *testing.T) {
 
 // TestAWaitThatFailsLeavesNothingBehind: once its time is over, Kafka is asked no more than before.
 func TestAWaitThatFailsLeavesNothingBehind(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()
 		w.ready(c)
-		h := w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Observe: true, Count: -1})
+		h := w.Fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Observe: true, Count: -1})
 		in := func(d time.Duration) int {
 			before := h.Hits()
 			pass(d)
@@ -296,10 +263,10 @@ func TestAWaitThatFailsLeavesNothingBehind(t *testing.T) {
 
 // TestReadingRefused: without the right to read, a load ends with Kafka's word.
 func TestReadingRefused(t *testing.T) {
-	bubble(t, two, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		w.put(0, "a", "1")
-		w.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.TopicAuthorizationFailed, Count: -1})
-		c := New(Options{Ingest: ingest.Options{Kafka: kafka.Config{Bootstrap: w.fake.ListenAddrs(), Dial: w.vn.DialContext}, Topic: "t"}})
+		w.Fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.TopicAuthorizationFailed, Count: -1})
+		c := New(Options{Ingest: ingest.Options{Kafka: w.Config(), Topic: "t"}})
 		if err := within(t, time.Minute, c.Run); !errors.Is(err, kerr.TopicAuthorizationFailed) {
 			t.Errorf("Run: %v", err)
 		}

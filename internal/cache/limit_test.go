@@ -6,15 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
-
 	"github.com/kkv-project/kkv/internal/store"
 )
 
 // TestMemoryLimit: at the limit a partition stands still at the first record that needs more, tombstones and
 // smaller values go on elsewhere, nothing is evicted, and it goes on by itself once there is room.
 func TestMemoryLimit(t *testing.T) {
-	bubble(t, []kfake.Opt{kfake.SeedTopics(2, "t")}, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start(func(o *Options) { o.MaxBytes = 4 << 20 })
 		w.ready(c)
 		const each = 100_000
@@ -62,7 +60,7 @@ func TestMemoryLimit(t *testing.T) {
 
 // TestRoomByTombstones: deletes in one partition let another go on.
 func TestRoomByTombstones(t *testing.T) {
-	bubble(t, []kfake.Opt{kfake.SeedTopics(2, "t")}, func(t *testing.T, w *world) {
+	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start(func(o *Options) { o.MaxBytes = 4 << 20 })
 		w.ready(c)
 		value := strings.Repeat("x", 100_000)
@@ -91,7 +89,7 @@ func TestRoomByTombstones(t *testing.T) {
 
 // TestLoadingBeyondTheLimitIsNeverReady.
 func TestLoadingBeyondTheLimitIsNeverReady(t *testing.T) {
-	bubble(t, []kfake.Opt{kfake.SeedTopics(1, "t")}, func(t *testing.T, w *world) {
+	bubble(t, 1, func(t *testing.T, w *world) {
 		value := strings.Repeat("x", 100_000)
 		for i := range 60 {
 			w.put(0, fmt.Sprintf("k%02d", i), value)

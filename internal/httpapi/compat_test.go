@@ -88,7 +88,7 @@ func TestHealth(t *testing.T) {
 
 func TestBeforeReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := startRig(t, nil) // without the topic
+		g := startRig(t, 0) // without the topic
 		for _, target := range []string{"/cache/v1/raw/A", "/cache/v1/keys", "/cache/v1/values", "/q/health/ready", "/v1/topics/fixture/keys/A", "/v1/topics/fixture/watch"} {
 			if r := g.get(target); r.StatusCode != 503 || r.body == "" {
 				t.Errorf("%s: %d %q", target, r.StatusCode, r.body)

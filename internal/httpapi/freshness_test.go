@@ -72,7 +72,7 @@ func TestFreshByDefaultAndKafkaAway(t *testing.T) {
 		g.waitReady()
 		g.putBehind(0, "k", "1")
 		g.get("/cache/v1/raw/k").want(t, 200, "1")
-		h := g.fake.Fault(kfake.Fault{Err: kerr.BrokerNotAvailable, Count: -1, Keys: []kmsg.Key{kmsg.Fetch, kmsg.Metadata, kmsg.ListOffsets}})
+		h := g.Fake.Fault(kfake.Fault{Err: kerr.BrokerNotAvailable, Count: -1, Keys: []kmsg.Key{kmsg.Fetch, kmsg.Metadata, kmsg.ListOffsets}})
 		<-time.After(5 * time.Second)
 		r := g.get("/cache/v1/raw/k", "Kkv-Timeout", "1s")
 		r.wantProblem(t, 504, "behind") // never a silent local answer

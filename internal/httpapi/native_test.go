@@ -117,7 +117,7 @@ func TestLargeValues(t *testing.T) {
 // TestWriteNotServedInTime: acknowledged but not served is 202, never an error, for clients would write it twice.
 func TestWriteNotServedInTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
-		h := g.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.KafkaStorageError, Count: -1})
+		h := g.Fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.KafkaStorageError, Count: -1})
 		r := g.do("PUT", "/v1/topics/fixture/keys/A?timeout=2s", "x")
 		if r.StatusCode != 202 || !strings.Contains(r.body, `"offset":0`) || r.Header.Get("Kkv-Position") == "" {
 			t.Errorf("%d %s %v", r.StatusCode, r.body, r.Header)
@@ -128,7 +128,7 @@ func TestWriteNotServedInTime(t *testing.T) {
 
 func TestWriteWithKafkaAway(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
-		g.fake.Close()
+		g.Fake.Close()
 		r := g.do("PUT", "/v1/topics/fixture/keys/A", "x", "Kkv-Timeout", "3s")
 		if r.StatusCode != 503 && r.StatusCode != 504 {
 			t.Errorf("%d %s", r.StatusCode, r.body)

@@ -11,23 +11,22 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kkv-project/kkv/internal/cache"
 	"github.com/kkv-project/kkv/internal/ingest"
 	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/kafkatest"
 )
 
 // rig is a server on a cache on kfake, all in one synctest bubble and on one virtual network.
 type rig struct {
+	*kafkatest.Cluster
 	t      *testing.T
-	fake   *kfake.Cluster
 	cache  *cache.Cache
 	server *Server
 	admin  *kgo.Client
 	client *http.Client
-	vn     *kfake.VirtualNetwork
 }
 
 func inBubble(t *testing.T, f func(t *testing.T, g *rig)) {
@@ -40,23 +39,14 @@ func inBubble(t *testing.T, f func(t *testing.T, g *rig)) {
 
 // newRig starts everything; the topic "fixture" has two partitions, as in the recorded answers.
 func newRig(t *testing.T, change ...func(*Options)) *rig {
-	return startRig(t, []kfake.Opt{kfake.SeedTopics(2, "fixture")}, change...)
+	return startRig(t, 2, change...)
 }
 
-func startRig(t *testing.T, opts []kfake.Opt, change ...func(*Options)) *rig {
-	g := &rig{t: t, vn: &kfake.VirtualNetwork{}}
-	var err error
-	g.fake, err = kfake.NewCluster(append(opts, kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(g.vn.Listen))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.fake.Close)
-	conf := kafka.Config{Bootstrap: g.fake.ListenAddrs(), Dial: g.vn.DialContext}
-	g.admin, err = kgo.NewClient(kgo.SeedBrokers(conf.Bootstrap...), kgo.Dialer(g.vn.DialContext), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.admin.Close)
+// startRig starts all on a topic of so many partitions; none: it does not exist.
+func startRig(t *testing.T, partitions int32, change ...func(*Options)) *rig {
+	g := &rig{Cluster: kafkatest.Start(t, "fixture", partitions), t: t}
+	conf := g.Config()
+	g.admin = g.Client()
 	g.cache = cache.New(cache.Options{Ingest: ingest.Options{Kafka: conf, Topic: "fixture"}})
 	producer, err := kafka.NewProducer(conf)
 	if err != nil {
@@ -69,7 +59,7 @@ func startRig(t *testing.T, opts []kfake.Opt, change ...func(*Options)) *rig {
 		f(&o)
 	}
 	g.server = New(o)
-	l, err := g.vn.Listen("tcp", "localhost:8091")
+	l, err := g.Net.Listen("tcp", "localhost:8091")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +72,7 @@ func startRig(t *testing.T, opts []kfake.Opt, change ...func(*Options)) *rig {
 		}
 	})
 	wg.Go(func() { _ = srv.Serve(l) })
-	tr := &http.Transport{DialContext: g.vn.DialContext}
+	tr := &http.Transport{DialContext: g.Net.DialContext}
 	g.client = &http.Client{Transport: tr}
 	t.Cleanup(func() {
 		cancel()

@@ -193,10 +193,10 @@ func TestWatchOfAReplacedState(t *testing.T) {
 		g.put(0, "old", []byte("1"))
 		f := g.follow("")
 		f.want("put old=1", "synced")
-		if err := g.fake.DeleteTopic("fixture"); err != nil {
+		if err := g.Fake.DeleteTopic("fixture"); err != nil {
 			t.Fatal(err)
 		}
-		if err := g.fake.CreateTopic("fixture", 2, nil); err != nil {
+		if err := g.Fake.CreateTopic("fixture", 2, nil); err != nil {
 			t.Fatal(err)
 		}
 		if c := f.want("reset"); c.Reason != "topic-recreated" {
