@@ -25,6 +25,9 @@ import (
 // It carries the Position that it has seen so far, in its answers and its watches, and sends it with every read, so
 // that a server can keep a read from going back in time, whichever replica answers it.
 //
+// A deadline of the caller's context is told to the server, which answers a little before it: so that a read ends with
+// ErrBehind rather than the context's error, and a write with its position. Without one a server waits for 5 s.
+//
 // Reads try the servers in turn: the next one after a connection error or a 503. A write is sent to another server
 // only if the first surely did not pass it on.
 type Client struct {
@@ -353,6 +356,11 @@ func (c *Client) send(ctx context.Context, server int, r call) (*http.Response, 
 	}
 	if r.accept != "" {
 		req.Header.Set("Accept", r.accept)
+	}
+	if until, ok := ctx.Deadline(); ok { // a wait that ends in time is told of by a problem, or a 202
+		if left := time.Until(until); left > 0 {
+			req.Header.Set("Kkv-Timeout", (left - left/8).Round(time.Millisecond).String())
+		}
 	}
 	if r.method == http.MethodGet {
 		if p := c.Position(); !p.IsZero() {

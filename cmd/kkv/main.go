@@ -1,8 +1,9 @@
-// Command kkv is a never-stale, update-pushing key-value cache on Kafka: the cache, the gateway, a demo application, and all
-// of them in one process for development.
+// Command kkv is a never-stale, update-pushing key-value cache on Kafka: the cache, the gateway, a demo application, all
+// of them in one process for development, and commands that ask a cache.
 //
-// Exit codes: 0; 1 for an error while running; 2 for a command line or settings that cannot be run; for `kkv serve` also
-// the code that its management listener's shutdown was asked for.
+// Exit codes: 0; 1 for an error while running; 2 for a command line or settings that cannot be run; 4 where a key has no
+// value and 5 where a cache is not as fresh as was asked for; for `kkv serve` also the code that its management listener's
+// shutdown was asked for.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/kkv-project/kkv/internal/config"
@@ -54,6 +56,13 @@ func run(args, env []string, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop)
 
 	err = dispatch(ctx, cmd, stdout, logger)
+	if asked, ok := errors.AsType[*clientError](err); ok { // a person or a script is waiting for it: no log line
+		for line := range strings.Lines(asked.text) {
+			line = strings.TrimSuffix(strings.TrimPrefix(line, "kkv: "), "\n") // as package kkv begins its errors
+			fmt.Fprintf(stderr, "kkv %s: %s\n", cmd.Name, line)
+		}
+		return asked.code
+	}
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return exitOK
 	}
@@ -76,5 +85,5 @@ func dispatch(ctx context.Context, cmd *config.Command, stdout io.Writer, logger
 	case *config.Demo:
 		return runDemo(ctx, s, logger)
 	}
-	return fmt.Errorf("no command runs with %T", cmd.Settings)
+	return runClient(ctx, cmd.Settings, stdout, logger)
 }

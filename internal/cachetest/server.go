@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -215,6 +216,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusServiceUnavailable, "not-ready", "loading")
 	case rest == "watch":
 		s.watch(w, r)
+	case rest == "keys":
+		s.list(w, r)
 	case ok && isKey:
 		raw, err := url.PathUnescape(key)
 		if r.URL.Query().Get("keyEncoding") == "base64url" {
@@ -360,6 +363,26 @@ func (s *Server) stateLines(q url.Values, match func(*wire.Change) bool) (lines 
 		}
 	}
 	return wire.AppendNDJSON(lines, &wire.Change{Type: wire.Synced, Position: s.pos().String(), Keys: n}), len(s.log)
+}
+
+// list is every key with the prefix, in key order.
+func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s.mu.Lock()
+	var out []byte
+	for _, k := range slices.Sorted(maps.Keys(s.keys)) {
+		if c := s.keys[k]; strings.HasPrefix(k, q.Get("prefix")) {
+			c.Position = ""
+			if q.Get("values") != "true" {
+				c.Value = nil
+			}
+			out = wire.AppendNDJSON(out, &c)
+		}
+	}
+	w.Header().Set("Kkv-Position", s.pos().String())
+	s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	_, _ = w.Write(out)
 }
 
 func line(out []byte, c wire.Change, q url.Values) []byte {

@@ -28,7 +28,7 @@ import (
 	"time"
 )
 
-// Settings are what one command runs with: *Serve, *Gateway, *Dev or *Demo.
+// Settings are what one command runs with: a pointer to one of the structs in [commands].
 type Settings interface {
 	// Validate returns nil or Faults: everything that is wrong with the values, each with its fix.
 	Validate() error
@@ -42,6 +42,12 @@ type commands struct {
 	Serve   Serve   `cmd:"" help:"The cache: keep a topic in memory, answer GET by key, push every change."`
 	Gateway Gateway `cmd:"" help:"Produce over HTTP, with the routes of kafka-pixy."`
 	Demo    Demo    `cmd:"" help:"The demo application: every key as a coloured box that updates live."`
+	Get     Get     `cmd:"" help:"Print the value of a key."`
+	Ls      Ls      `cmd:"" help:"List keys in their order, all at one position."`
+	Put     Put     `cmd:"" help:"Write a value, and print the position from which on it can be read; the cache must be writable."`
+	Del     Del     `cmd:"" help:"Delete keys, and print the position from which on they are gone; the cache must be writable."`
+	Watch   Watch   `cmd:"" help:"Print the state of the keys, and then every change as it is applied, for as long as somebody reads."`
+	Status  Status  `cmd:"" help:"Show how far caches are: stage, keys, bytes; and of each partition position, end and age."`
 }
 
 // Kafka says how to reach Kafka. The properties have the names that Java clients use; package kafka reads them.

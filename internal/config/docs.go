@@ -30,7 +30,8 @@ Never read as settings, and never warned of: ` + "`KKV_FETCH_*` and `KKV_CACHE_H
 	"`KKV_PORT`, `KKV_PORT_*` and `KKV_SERVICE_*`" + `
 are set by Kubernetes next to a service named kkv; ` + "`KKV_TEST_*`" + ` belongs to tests.
 
-Exit codes: 0, 1 for an error while running, 2 for settings or a command line that cannot be run.
+Exit codes: 0; 1 for an error while running; 2 for settings or a command line that cannot be run. ` + "`kkv get`, `ls`, `put`, `del`, `watch` and `status`" + `
+also have 4 where the key has no value, and 5 where the cache did not become as fresh as was asked for in time.
 `
 
 const docsServe = `

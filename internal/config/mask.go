@@ -56,6 +56,12 @@ var (
 	secretQuery = regexp.MustCompile(`(?i)([?&][^=&#]*(?:password|secret|token|key|signature)[^=&#]*=)[^&#]+`)
 )
 
+// Redact is a URL without the secrets in it, to be shown.
+func Redact(v string) string {
+	v, _ = maskURL(v)
+	return v
+}
+
 // maskURL masks user information and telling query parameters.
 func maskURL(v string) (string, bool) {
 	if !strings.Contains(v, "://") {

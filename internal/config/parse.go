@@ -27,10 +27,10 @@ type grammar struct {
 
 // Command is what a command line, an environment and a file ask for.
 type Command struct {
-	// Name is "serve", "gateway", "dev", "demo"; "config" (show Settings by Print); "docs" (show Docs), "version", or
-	// "help", which Parse has printed already.
+	// Name is "serve" or another command of [commands]; "config" (show Settings by Print); "docs" (show Docs), "version",
+	// or "help", which Parse has printed already.
 	Name string
-	// Settings are a *Serve, *Gateway, *Dev or *Demo; nil for docs, version and help.
+	// Settings are those of the command; nil for docs, version and help.
 	Settings Settings
 	// Sources says where each setting came from, by flag name without dashes; it lacks settings that could not be read.
 	Sources map[string]Source
@@ -160,7 +160,7 @@ func (in *inputs) command(g *grammar, ctx *kong.Context) (*Command, error) {
 			faults = append(faults, f)
 		}
 	}
-	if err := ctx.Validate(); err != nil && wrong == nil {
+	if err := ctx.Validate(); err != nil && wrong == nil && cmd.Name != "config" {
 		return nil, usageError(ctx, err) // kong's own rules: arguments that are missing
 	}
 	if _, ok := cmd.Settings.(*Serve); !ok && len(in.jvm) > 0 {
@@ -269,6 +269,12 @@ func newParser(g *grammar, help io.Writer) *kong.Kong {
 		return decodeScalar(text, target)
 	})
 	list := kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+		if ctx.Value.Flag == nil { // arguments of a command: all that are left
+			for ctx.Scan.Peek().IsValue() {
+				target.Set(reflect.Append(target, reflect.ValueOf(ctx.Scan.Pop().String())))
+			}
+			return nil
+		}
 		text, err := pop(ctx)
 		if err != nil {
 			return err

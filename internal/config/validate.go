@@ -116,6 +116,18 @@ var checks = map[string]func(string) (problem, fix string){
 		}
 		return "", ""
 	},
+	"positiveduration": func(v string) (string, string) {
+		if d, err := parseDuration(v); err != nil || d <= 0 {
+			return "is not above 0", "give a duration such as 500ms or 5s"
+		}
+		return "", ""
+	},
+	"duration": func(v string) (string, string) {
+		if d, err := parseDuration(v); err != nil || d < 0 {
+			return "is not a duration from 0 up", "give one with a unit, such as 500ms or 2s"
+		}
+		return "", ""
+	},
 	"bytes": func(v string) (string, string) {
 		if v == "auto" {
 			return "", ""

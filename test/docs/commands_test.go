@@ -25,6 +25,7 @@ var answers = map[string]string{
 	`curl http://127.0.0.1:8091/cache/v1/keys`:   `^A\nB\n$`,
 	`curl http://127.0.0.1:8091/cache/v1/values`: `^\{ "id": "A", "color": "red" \}\n\{ "id": "B", "color": "blue" \}\n$`,
 	`curl http://127.0.0.1:8091/cache/v1/raw/A`:  `^\{ "id": "A", "color": "red" \}$`,
+	`go run ./cmd/kkv get C --fresh`:             `^\{ "id": "C", "color": "gold" \}$`,
 	`curl http://localhost:8093/A`:               `background-color: ?green.*Hello Kafka!`,
 }
 
@@ -92,7 +93,7 @@ func newSession(t *testing.T) *session {
 	// The variables that the app's README names; curl that fails where the server refuses, and shows no progress.
 	s.env = []string{
 		"CACHE_HOST=http://" + addr[8091], "PIXY_HOST=http://" + addr[8092], "PORT=" + strings.TrimPrefix(addr[8093], "127.0.0.1:"),
-		"CURL_HOME=" + dir,
+		"CURL_HOME=" + dir, "KKV_SERVER=http://" + addr[8091],
 	}
 	if err := os.WriteFile(filepath.Join(dir, ".curlrc"), []byte("silent\nshow-error\nfail\nmax-time = 30\n"), 0o600); err != nil {
 		t.Fatal(err)
