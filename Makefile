@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Tests that start kkv, a broker, npm or a browser; all other packages are fast and need nothing but Go.
-slow := /test/(apachekafka|browser|docs|e2e|nodejs)$$
+slow := /test/(apachekafka|browser|docs|e2e|kube|nodejs)$$
 fast_packages = $$(go list ./... | grep -vE '$(slow)')
 
 # The linter is built once for each version of it and of Go.
@@ -47,6 +47,11 @@ nodejs: ## The Node.js example on the original's npm client (Node.js and npm)
 .PHONY: browser
 browser: ## The demo page in headless Chromium
 	go test -count=1 -timeout 5m $(ARGS) ./test/browser
+
+.PHONY: kube
+kube: ## On a real Kubernetes API server (etcd; root); builds it the first time (3 minutes)
+	test/kube/get >/dev/null
+	go test -count=1 -timeout 5m $(ARGS) ./test/kube
 
 .PHONY: lint
 lint: $(linter) ## golangci-lint, pinned in tools/golangci; builds it the first time (2 to 3 minutes)

@@ -29,8 +29,9 @@ var mayImport = map[string][]string{
 	"internal/httpapi":   {"internal/cache", "internal/feed", "internal/kafka", "internal/position", "internal/store", "internal/wire"},
 	"internal/gateway":   {"internal/kafka"},
 	"internal/webhook":   {"internal/feed", "internal/position"},
+	"internal/kube":      {},
 	"internal/devbroker": {},
-	"internal/node":      {"internal/cache", "internal/gateway", "internal/httpapi", "internal/ingest", "internal/kafka", "internal/webhook"},
+	"internal/node":      {"internal/cache", "internal/gateway", "internal/httpapi", "internal/ingest", "internal/kafka", "internal/kube", "internal/webhook"},
 	"internal/demo":      {""},
 	"kkvtest":            {"", "internal/devbroker", "internal/kafka", "internal/node"},
 	"internal/cachetest": {"internal/position", "internal/wire"}, // of the client's and the demo's tests

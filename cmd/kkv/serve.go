@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/kkv-project/kkv/internal/config"
 	"github.com/kkv-project/kkv/internal/httpapi"
+	"github.com/kkv-project/kkv/internal/kube"
 	"github.com/kkv-project/kkv/internal/node"
 )
 
@@ -27,8 +28,9 @@ const grace = 5 * time.Second
 
 // runServe is `kkv serve`: one cache on one topic.
 func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger *slog.Logger) error {
-	if s.TargetServiceName != "" {
-		return errors.New("the watch of a Kubernetes service's endpoints (--target-service-name, TARGET_SERVICE_NAME) is not in this version: name the receivers by --webhook-target or TARGET_STATIC_HOST")
+	service, err := serviceTargets(s, logger)
+	if err != nil {
+		return err
 	}
 	k, err := kafkaConfig(s.Kafka, logger)
 	if err != nil {
@@ -43,7 +45,7 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 		return err
 	}
 	n, err := node.New(node.Options{Kafka: k, Topic: s.Topic, Listener: l, Writable: s.Writable, ReadUncommitted: s.Isolation == "read_uncommitted",
-		PushHistory: s.OnUpdateAfterOffset == "earliest", Targets: s.Targets(), Backoff: s.DispatcherRetryBackoff,
+		PushHistory: s.OnUpdateAfterOffset == "earliest", Targets: s.Targets(), Service: service, Backoff: s.DispatcherRetryBackoff,
 		MaxBytes: maxBytes, UnreadyAtLimit: s.UnreadyAtLimit, Fresh: s.Consistency == "fresh", ListTimeout: s.ListTimeout, Logger: logger})
 	if err != nil {
 		return err
@@ -91,6 +93,23 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 	}
 	g.Go(func() error { return n.Run(gctx, grace) })
 	return g.Wait()
+}
+
+// serviceTargets are the pods of --target-service-name, or nil if there is none.
+func serviceTargets(s *config.Serve, logger *slog.Logger) (*node.Service, error) {
+	if s.TargetServiceName == "" {
+		return nil, nil
+	}
+	account, err := kube.InPod(os.Getenv, s.KubeAccountDir)
+	if err != nil {
+		return nil, fmt.Errorf("--target-service-name, TARGET_SERVICE_NAME: %w; outside Kubernetes name the receivers by --webhook-target or TARGET_STATIC_HOST", err)
+	}
+	namespace := cmp.Or(s.TargetServiceNamespace, account.Namespace)
+	if namespace == "" {
+		return nil, fmt.Errorf("--target-service-name, TARGET_SERVICE_NAME: there is no file namespace in %s: set --target-service-namespace", s.KubeAccountDir)
+	}
+	w := kube.New(kube.Options{Account: account, Namespace: namespace, Service: s.TargetServiceName, Resync: s.InformerResyncPeriod, Logger: logger})
+	return &node.Service{Endpoints: w, URL: s.EndpointURL}, nil
 }
 
 // runGateway is `kkv gateway`: an HTTP door to Kafka.

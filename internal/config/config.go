@@ -92,6 +92,7 @@ type Serve struct {
 	TargetServicePort      int           `name:"target-service-port" default:"8080" compat:"TARGET_SERVICE_PORT" with:"target-service-name" check:"port" help:"Port of the endpoints of --target-service-name; its environment names are read only while that one is set."`
 	TargetServiceNamespace string        `name:"target-service-namespace" compat:"TARGET_SERVICE_NAMESPACE" check:"label" placeholder:"NAMESPACE" help:"Namespace of --target-service-name; by default that of the pod."`
 	InformerResyncPeriod   time.Duration `name:"informer-resync-period" default:"5m" compat:"INFORMER_RESYNC_PERIOD=duration" check:"notnegative" help:"List the endpoints of --target-service-name anew this often."`
+	KubeAccountDir         string        `name:"kube-account-dir" default:"/var/run/secrets/kubernetes.io/serviceaccount" placeholder:"DIR" help:"The service account that may list and watch EndpointSlices for --target-service-name: a directory with token, ca.crt and namespace, as Kubernetes mounts it."`
 	DispatcherRetryBackoff time.Duration `name:"dispatcher-retry-backoff" default:"1s" compat:"DISPATCHER_RETRY_BACKOFF_SECONDS=duration" check:"notnegative" help:"Wait this long before a failed push is tried again; it grows from there."`
 
 	// Accepted so that existing deployments start unchanged; nothing reads them.
@@ -174,13 +175,22 @@ func (k *Kafka) needBootstrap(of Settings) Faults {
 func (s *Serve) Targets() []string {
 	targets := expandTopic(s.WebhookTarget, s.Topic)
 	if s.TargetStaticHost != "" {
-		host := net.JoinHostPort(strings.Trim(s.TargetStaticHost, "[]"), strconv.Itoa(s.TargetStaticPort))
-		// The path goes through Parse, so that a query or an escape in it stays what it is.
-		if u, err := url.Parse("http://" + host + s.OnUpdatePath); err == nil {
-			targets = append(targets, u.String())
-		}
+		targets = append(targets, s.updatesURL(strings.Trim(s.TargetStaticHost, "[]"), s.TargetStaticPort))
 	}
 	return targets
+}
+
+// EndpointURL is where updates are POSTed to at the endpoint of TargetServiceName with that IP address.
+func (s *Serve) EndpointURL(ip string) string { return s.updatesURL(ip, s.TargetServicePort) }
+
+// updatesURL has OnUpdatePath at host, a name or an IP address without brackets. The path goes through Parse, so that a query or an escape
+// in it stays what it is; what Validate has passed parses.
+func (s *Serve) updatesURL(host string, port int) string {
+	at := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + s.OnUpdatePath
+	if u, err := url.Parse(at); err == nil {
+		return u.String()
+	}
+	return at
 }
 
 // Targets are the URLs that updates are POSTed to: every WebhookTarget with __TOPIC__ replaced.

@@ -69,7 +69,7 @@ func TestDefaults(t *testing.T) {
 		Kafka: Kafka{Bootstrap: []string{"kafka:9092"}}, Topic: "orders", Listen: ":8080",
 		CreateTopicPartitions: 3, CreateTopicReplication: -1, Isolation: "read_committed", Consistency: "local", MaxBytes: "auto", ListTimeout: time.Minute, OnUpdateAfterOffset: "latest",
 		OnUpdatePath: "/kafka-keyvalue/v1/updates", TargetStaticPort: 8080, TargetServicePort: 8080,
-		InformerResyncPeriod: 5 * time.Minute, DispatcherRetryBackoff: time.Second, Log: Log{LogFormat: "text", LogLevel: "info"},
+		InformerResyncPeriod: 5 * time.Minute, KubeAccountDir: "/var/run/secrets/kubernetes.io/serviceaccount", DispatcherRetryBackoff: time.Second, Log: Log{LogFormat: "text", LogLevel: "info"},
 	}
 	if diff := cmp.Diff(want, got.Settings); got.Name != "serve" || diff != "" {
 		t.Errorf("%s: -want +got\n%s", got.Name, diff)

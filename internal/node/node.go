@@ -28,7 +28,8 @@ type Options struct {
 	Writable        bool
 	ReadUncommitted bool
 	PushHistory     bool
-	Targets         []string
+	Targets         []string // URLs of webhooks
+	Service         *Service // whose pods get updates beside Targets; may be nil
 	Backoff         time.Duration
 	MaxBytes        int64 // of the store; 0: no limit
 	UnreadyAtLimit  bool
@@ -52,7 +53,11 @@ func New(o Options) (*Node, error) {
 	n := &Node{o: o}
 	n.cache = cache.New(cache.Options{AnnounceHistory: o.PushHistory, MaxBytes: o.MaxBytes,
 		Ingest: ingest.Options{Kafka: o.Kafka, Topic: o.Topic, ReadUncommitted: o.ReadUncommitted, Logger: o.Logger}})
-	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.Topic, Targets: webhook.Static(o.Targets...), Backoff: o.Backoff,
+	targets := webhook.Static(o.Targets...)
+	if o.Service != nil {
+		targets = webhook.Merge(targets, o.Service)
+	}
+	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.Topic, Targets: targets, Backoff: o.Backoff,
 		History: o.PushHistory, Loading: n.loading, Logger: o.Logger})
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -82,6 +87,10 @@ func (n *Node) pushStats() httpapi.PushStats {
 	s := n.push.Stats()
 	p := httpapi.PushStats{Dispatched: int64(s.Dispatched), Deduplicated: int64(s.Suppressed), OK: int64(s.OK), Failed: int64(s.Failures),
 		Retries: int64(s.Retries), Merged: int64(s.Merged), InvalidKeys: int64(s.InvalidKeys)}
+	if n.o.Service != nil {
+		watch := n.o.Service.Endpoints.Stats()
+		p.Down, p.Events = watch.Down, watch.Events
+	}
 	for _, t := range s.Targets {
 		p.Targets = append(p.Targets, httpapi.TargetStats{ID: t.ID, Pending: t.PendingKeys, Oldest: t.OldestPending})
 	}

@@ -3,6 +3,10 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Target is one receiver.
@@ -42,4 +46,26 @@ func (s static) Run(ctx context.Context, set func([]Target)) error {
 	set(list)
 	<-ctx.Done()
 	return nil
+}
+
+// Merge is the receivers of all of them. Those of one are there before another has said who its are.
+func Merge(all ...Targets) Targets { return merged(all) }
+
+type merged []Targets
+
+func (m merged) Run(ctx context.Context, set func([]Target)) error {
+	var mu sync.Mutex
+	lists := make([][]Target, len(m))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, targets := range m {
+		g.Go(func() error {
+			return targets.Run(gctx, func(list []Target) {
+				mu.Lock()
+				defer mu.Unlock()
+				lists[i] = list
+				set(slices.Concat(lists...))
+			})
+		})
+	}
+	return g.Wait()
 }

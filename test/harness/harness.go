@@ -31,9 +31,17 @@ var built struct {
 	err       error
 }
 
+var atEnd []func()
+
+// AtEnd has f called by Main after the tests, for what several of them share. Call it before Main.
+func AtEnd(f func()) { atEnd = append(atEnd, f) }
+
 // Main is what TestMain calls: it runs the tests and removes what Binary has built.
 func Main(m *testing.M) {
 	code := m.Run()
+	for _, f := range atEnd {
+		f()
+	}
 	if built.dir != "" {
 		_ = os.RemoveAll(built.dir)
 	}

@@ -1,6 +1,6 @@
 // Package require says what a test needs from the machine, beyond Go.
 //
-// A test that needs Apache Kafka, npm, Chromium or curl calls [Need] first. On a machine that lacks it the test is skipped with one
+// A test that needs Apache Kafka, npm, Chromium, Kubernetes or curl calls [Need] first. On a machine that lacks it the test is skipped with one
 // line that says how to get it, so that `go test ./...` passes for a newcomer; under the environment variable
 // KKV_TEST_REQUIRE (`all`, or a list such as `kafka,npm`) the same lack is a failure, so that CI cannot pass by skipping.
 package require
@@ -25,6 +25,7 @@ const (
 	NPM      Thing = "npm"      // Node.js 20 or later and npm
 	Chromium Thing = "chromium" // Chromium or Google Chrome
 	Curl     Thing = "curl"     // curl and bash, for what the pages tell to type
+	Kube     Thing = "kube"     // etcd and ip, with which package kube runs a Kubernetes API server that it builds
 )
 
 // programs lists, for each thing, the programs that must be on PATH; of one inner list any will do.
@@ -33,6 +34,7 @@ var programs = map[Thing][][]string{
 	NPM:      {{"node"}, {"npm"}},
 	Chromium: {{"chromium", "chromium-browser", "google-chrome"}},
 	Curl:     {{"bash"}, {"curl"}},
+	Kube:     {{"bash"}, {"go"}, {"ip"}, {"etcd"}},
 }
 
 // howTo says in one line how to get a thing.
@@ -41,6 +43,7 @@ var howTo = map[Thing]string{
 	NPM:      "install Node.js 20 or later with npm",
 	Chromium: "install Chromium (Debian: apt-get install --no-install-recommends chromium)",
 	Curl:     "install curl and bash",
+	Kube:     "install etcd and ip (Debian: apt-get install etcd-server iproute2)",
 }
 
 // Need skips the test, or fails it where KKV_TEST_REQUIRE asks for one of the things, unless the machine has them all. With
@@ -58,6 +61,15 @@ func Need(t testing.TB, things ...Thing) {
 			t.Skipf("needs %s: left out by -short", thing)
 		}
 	}
+}
+
+// Fail skips the test, or fails it where KKV_TEST_REQUIRE asks for the thing, for something that the machine lacks which is no program.
+func Fail(t testing.TB, thing Thing, lacks string) {
+	t.Helper()
+	if required(thing, os.Getenv(EnvVar)) {
+		t.Fatalf("needs %s, and %s asks for it", lacks, EnvVar)
+	}
+	t.Skipf("needs %s", lacks)
 }
 
 // Path returns the full path of the program that stands for the thing's last need: for Chromium the browser itself. It is
