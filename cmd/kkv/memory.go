@@ -18,7 +18,7 @@ import (
 // slackShare of what is live, whichever is more.
 const (
 	slackMin   = 32 << 20
-	slackShare = 12 // percent
+	slackShare = 5 // percent
 	tuneEvery  = 100 * time.Millisecond
 	idleFor    = 5 * time.Second // without a collection: then one more, and what is free goes back to the system
 )
@@ -58,8 +58,7 @@ func tuneMemory(ctx context.Context) {
 	}
 }
 
-// gcPercent is the GOGC that leaves a heap of so many live bytes its slack; steps of a tenth keep it from changing
-// all the time.
+// gcPercent is the GOGC that leaves a heap of so many live bytes its slack, in steps that keep it from changing all the time.
 func gcPercent(live uint64) int {
 	p := 100.0
 	if live > slackMin {

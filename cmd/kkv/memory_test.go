@@ -6,7 +6,7 @@ import (
 )
 
 func TestGCPercent(t *testing.T) {
-	for live, want := range map[uint64]int{0: 96, 1 << 20: 96, 32 << 20: 96, 64 << 20: 48, 128 << 20: 24, 256 << 20: 12, 10 << 30: 12} {
+	for live, want := range map[uint64]int{0: 100, 1 << 20: 100, 32 << 20: 100, 64 << 20: 50, 128 << 20: 25, 256 << 20: 15, 640 << 20: 5, 10 << 30: 5} {
 		if got := gcPercent(live); got != want {
 			t.Errorf("gcPercent(%d) = %d, want %d", live, got, want)
 		}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 )
 
@@ -115,67 +114,5 @@ func (o *order) remove(gen uint64, id uint32, keyOf func(uint32) []byte) {
 		o.leaves = slices.Delete(o.leaves, li, li+1)
 	} else if l.n == 0 {
 		o.leaves = slices.Delete(o.leaves, li, li+1)
-	}
-}
-
-// build packs sorted numbers into leaves, leaving room for some keys to come.
-func build(gen uint64, sorted []sortKey) order {
-	const fill = leafLen * 9 / 10
-	o := order{gen: gen, leaves: make([]*leaf, 0, len(sorted)/fill+1), n: len(sorted)}
-	for len(sorted) > 0 {
-		l := &leaf{gen: gen, n: min(fill, len(sorted))}
-		for i := range l.n {
-			l.ids[i] = sorted[i].id
-		}
-		sorted = sorted[l.n:]
-		o.leaves = append(o.leaves, l)
-	}
-	return o
-}
-
-// sortKey is a key's number with eight of its bytes.
-type sortKey struct {
-	chunk uint64
-	id    uint32
-	ends  bool // the key ends within these eight bytes, which zeros fill up
-}
-
-// sortByKey sorts numbers by their keys, eight bytes at a time: keys are fetched once for each eight bytes that
-// groups of them share, not once for each comparison, for fetching is what takes the time.
-func sortByKey(ids []sortKey, depth int, keyOf func(uint32) []byte) {
-	for i := range ids {
-		k := &ids[i]
-		key := keyOf(k.id)[depth:]
-		if k.ends = len(key) < 8; !k.ends {
-			k.chunk = binary.BigEndian.Uint64(key)
-			continue
-		}
-		var b [8]byte
-		copy(b[:], key)
-		k.chunk = binary.BigEndian.Uint64(b[:])
-	}
-	slices.SortFunc(ids, func(a, b sortKey) int {
-		if a.chunk < b.chunk {
-			return -1
-		}
-		if a.chunk > b.chunk {
-			return 1
-		}
-		return 0
-	})
-	for len(ids) > 0 {
-		n, ends := 1, ids[0].ends
-		for n < len(ids) && ids[n].chunk == ids[0].chunk {
-			ends = ends || ids[n].ends
-			n++
-		}
-		switch run := ids[:n]; {
-		case n == 1:
-		case n <= 16 || ends: // a key that ends here looks like one that goes on with zeros
-			slices.SortFunc(run, func(a, b sortKey) int { return bytes.Compare(keyOf(a.id)[depth:], keyOf(b.id)[depth:]) })
-		default:
-			sortByKey(run, depth+8, keyOf)
-		}
-		ids = ids[n:]
 	}
 }

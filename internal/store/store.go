@@ -409,43 +409,20 @@ type sorting struct {
 func (s *Store) StartOrder() func() *Order {
 	snap := s.snapshot()
 	s.sorting = &sorting{}
-	ids := make([]sortKey, 0, s.index.n)
+	ids := make([]uint32, 0, s.index.n)
 	for i := range s.index.shards {
 		for _, e := range s.index.shards[i].entries {
 			if e != 0 {
-				ids = append(ids, sortKey{id: uint32(e >> 32)})
+				ids = append(ids, uint32(e>>32))
 			}
 		}
 	}
 	gen := s.gen
-	return func() *Order {
-		sortByKey(ids, commonPrefix(ids, snap.key), snap.key)
-		return &Order{order: build(gen, ids)}
-	}
+	return func() *Order { return &Order{order: sortIDs(gen, ids, snap.key)} }
 }
 
 // Order is what StartOrder's function has built.
 type Order struct{ order order }
-
-// commonPrefix is how many bytes all keys begin with in common.
-func commonPrefix(ids []sortKey, keyOf func(uint32) []byte) int {
-	if len(ids) == 0 {
-		return 0
-	}
-	first := keyOf(ids[0].id)
-	n := len(first)
-	for _, k := range ids[1:] {
-		key := keyOf(k.id)
-		n = min(n, len(key))
-		for i := range n {
-			if key[i] != first[i] {
-				n = i
-				break
-			}
-		}
-	}
-	return n
-}
 
 // FinishOrder puts the order in force, with the keys that came or went while it was built. From then on snapshots
 // can be listed.

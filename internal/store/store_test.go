@@ -232,8 +232,8 @@ func TestAllByPrefixAndAfter(t *testing.T) {
 	}
 }
 
-// TestSortByKey: keys of all lengths, with zeros at their ends and long common beginnings.
-func TestSortByKey(t *testing.T) {
+// TestSortIDs: keys of all lengths, with zeros at their ends and long common beginnings.
+func TestSortIDs(t *testing.T) {
 	rnd := newRand(t)
 	seen := map[string]bool{}
 	keys := []string{""}
@@ -247,18 +247,21 @@ func TestSortByKey(t *testing.T) {
 			keys = append(keys, k)
 		}
 	}
-	ids := make([]sortKey, len(keys))
-	for i := range ids {
-		ids[i].id = uint32(i)
-	}
-	sortByKey(ids, 0, func(id uint32) []byte { return []byte(keys[id]) })
-	var got []string
-	for _, k := range ids {
-		got = append(got, keys[k.id])
-	}
-	slices.Sort(keys)
-	if !slices.Equal(got, keys) {
-		t.Error("not sorted")
+	for _, n := range []int{0, 1, 100, len(keys)} { // from bucketMin on in buckets
+		ids := make([]uint32, n)
+		for i := range ids {
+			ids[i] = uint32(i)
+		}
+		o := sortIDs(1, ids, func(id uint32) []byte { return []byte(keys[id]) })
+		var got []string
+		for _, l := range o.leaves {
+			for _, id := range l.ids[:l.n] {
+				got = append(got, keys[id])
+			}
+		}
+		if want := slices.Sorted(slices.Values(keys[:n])); !slices.Equal(got, want) || o.n != n {
+			t.Errorf("%d keys are not sorted", n)
+		}
 	}
 }
 
