@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/devbroker": {},
 	"internal/node":      {"internal/cache", "internal/gateway", "internal/httpapi", "internal/ingest", "internal/kafka", "internal/kube", "internal/webhook"},
 	"internal/demo":      {""},
+	"internal/verify":    {"internal/position", "internal/wire"},
 	"kkvtest":            {"", "internal/devbroker", "internal/kafka", "internal/node"},
 	"internal/cachetest": {"internal/position", "internal/wire"}, // of the client's and the demo's tests
 	"internal/kafkatest": {"internal/kafka"},                     // of the servers' tests
