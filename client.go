@@ -297,7 +297,7 @@ func (c *Client) eachServer(ctx context.Context, path string, how []ReadOption, 
 			c.prefer(i)
 			return err
 		}
-		if errors.Is(err, ErrReset) && len(how) == 0 { // with AtLeast, it may be the caller's position that is of another time
+		if errors.Is(err, ErrReset) && !names(how) { // else it may be the caller's position that is of another time
 			c.forget()
 		}
 		var se *StatusError
@@ -306,6 +306,15 @@ func (c *Client) eachServer(ctx context.Context, path string, how []ReadOption, 
 		}
 	}
 	return err
+}
+
+// names reports whether a position is among how.
+func names(how []ReadOption) bool {
+	h := make(http.Header)
+	for _, option := range how {
+		option(h)
+	}
+	return h.Get("Kkv-At-Least") != ""
 }
 
 // forget drops the position of an incarnation that is no more.
@@ -339,6 +348,8 @@ type call struct {
 	accept string
 	body   []byte
 	how    []ReadOption
+	// anyPosition: do not ask for what this client has seen. A watch says by itself from where on it is wanted.
+	anyPosition bool
 }
 
 // send makes one request. An error means that there was no answer.
@@ -362,7 +373,7 @@ func (c *Client) send(ctx context.Context, server int, r call) (*http.Response, 
 			req.Header.Set("Kkv-Timeout", (left - left/8).Round(time.Millisecond).String())
 		}
 	}
-	if r.method == http.MethodGet {
+	if r.method == http.MethodGet && !r.anyPosition {
 		if p := c.Position(); !p.IsZero() {
 			req.Header.Set("Kkv-At-Least", p.String())
 		}

@@ -16,7 +16,9 @@
 //	defer stop()
 //	_, err = m.Put(ctx, "A", []byte(`{"id":"A","color":"red"}`)) // returns when m.Get shows it
 //
-// A [Client] makes one request a call and holds nothing but the position that it has seen so far.
+// A [Client] makes one request a call and holds nothing but the position that it has seen so far. Its [Client.Watch] is
+// for those who keep the state themselves: it survives lost connections and servers, and can go on where another process
+// stopped.
 //
 // What a server promises about order and freshness is written in docs/guarantees.md. Here it comes down to this:
 // a Mirror never shows an older value of a key after a newer one, and its [Mirror.All] is the topic as it was at one

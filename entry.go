@@ -42,7 +42,7 @@ type Kind uint8
 const (
 	Put      Kind = iota + 1 // the key has this value
 	Delete                   // the key is gone
-	Synced                   // all that was put since the start or the last Reset is the whole state
+	Synced                   // up to here came the state, or after a resume what changed since: now all is told up to Position
 	Progress                 // nothing changed; the stream is current as of Position
 	Reset                    // forget every key that is not put again before the next Synced
 )

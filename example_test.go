@@ -128,3 +128,93 @@ func ExampleClient_Watch() {
 	// put A
 	// synced
 }
+
+// A watch can go on where an earlier one ended: what was put and deleted in between comes first.
+func ExampleClient_Watch_since() {
+	url, stop := server()
+	defer stop()
+	ctx := context.Background()
+	c, err := kkv.NewClient(kkv.Options{Servers: []string{url}, Topic: "sidecar-demo"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var last kkv.Position // may be stored as text, and given to any replica
+	for ch, err := range c.Watch(ctx, kkv.WatchOptions{SinceNow: true}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		last = ch.Position
+		break
+	}
+	if _, err := c.Delete(ctx, "A"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	for ch, err := range c.Watch(ctx, kkv.WatchOptions{Since: last}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(strings.TrimSpace(ch.Kind.String() + " " + ch.Key))
+		if ch.Kind == kkv.Synced {
+			break
+		}
+	}
+	// Output:
+	// delete A
+	// synced
+}
+
+// Sync makes a mirror show every write that was acknowledged before, whoever made it.
+func ExampleMirror_Sync() {
+	url, stop := server()
+	defer stop()
+	ctx := context.Background()
+	m, err := kkv.Open(ctx, kkv.Options{Servers: []string{url}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer m.Close()
+	if err := m.Ready(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	other, err := kkv.NewClient(kkv.Options{Servers: []string{url}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := other.Put(ctx, "B", []byte("blue")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := m.Sync(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	e, _ := m.Get("B")
+	fmt.Println(string(e.Value))
+	// Output: blue
+}
+
+// A list is the keys with a prefix, in order, all at one position.
+func ExampleClient_List() {
+	url, stop := server()
+	defer stop()
+	c, err := kkv.NewClient(kkv.Options{Servers: []string{url}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for e, err := range c.List(context.Background(), "", kkv.Fresh()) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(e.Key, string(e.Value))
+	}
+	// Output: A {"id":"A","color":"red"}
+}

@@ -21,15 +21,20 @@ const (
 // follower is the one goroutine that writes a Mirror's state.
 //
 // Changes are taken in until a line names a position, which ends their batch; then they become visible in one step,
-// and only then callbacks hear of them (GUARANTEES rule 2).
+// and only then callbacks hear of them (GUARANTEES rule 2). A stream begins in one of two ways: with the whole state,
+// at first and after a Reset, or, after a reconnection, with what changed since the mirror's position (rule 15). Either
+// is whole at its Synced, and replaces or changes what the mirror shows in one step.
 type follower struct {
 	m     *Mirror
 	batch []Update // since the last position
-	// next is the state that is being sent anew, by key; nil while the stream is live.
+	// resumed: what comes up to the Synced is the changes since the mirror's position.
+	resumed bool
+	// next is the state that is being sent anew, by key; nil while the stream is live or resumed.
 	next map[string]*Entry
 	// whole: next has had its Synced, and lacks only a position that is not older than the mirror's.
 	whole bool
-	asked bool      // the server itself said Reset: next replaces whatever the mirror shows
+	asked bool      // the topic or its records are others now: next replaces whatever the mirror shows
+	anew  bool      // the servers refused the mirror's position: ask for the whole state
 	since time.Time // when next became whole
 	moved time.Time // when the mirror's position last moved
 }
@@ -37,15 +42,20 @@ type follower struct {
 // run follows the topic until the mirror's context ends, or the servers refuse to let it.
 func (m *Mirror) run() {
 	f := &follower{m: m}
-	w := watch{c: m.c, query: (&WatchOptions{Prefix: m.prefix}).query()}
-	w.begin = func() error {
+	w := watch{c: m.c, query: (&WatchOptions{Prefix: m.prefix}).query(), change: f.change, fatal: f.fatal}
+	w.since = func() string {
+		if f.anew {
+			return ""
+		}
+		return m.Position().String()
+	}
+	w.begin = func(since string) error {
 		m.counts.connects.Add(1)
-		f.restart(false)
+		if f.restart(false); since != "" {
+			f.next, f.resumed = nil, true
+		}
 		return nil
 	}
-	w.change = f.change
-	// Once there is a state to show, nothing but Close ends a mirror: tokens and topics come back.
-	w.fatal = func(error) bool { return m.state.Load() == nil }
 	w.lost = func(err error) {
 		m.live.Store(false)
 		m.counts.failures.Add(1)
@@ -58,9 +68,18 @@ func (m *Mirror) run() {
 	m.cancel(err) // has no effect if it is the context's own end
 }
 
+// fatal: once there is a state to show, nothing but Close ends a mirror: tokens and topics come back.
+func (f *follower) fatal(err error) bool {
+	var se *StatusError
+	if errors.As(err, &se) && refusesSince(se) {
+		f.anew = true
+	}
+	return f.m.state.Load() == nil
+}
+
 // restart expects the state to be sent anew.
 func (f *follower) restart(asked bool) {
-	f.batch, f.next, f.whole, f.asked = nil, make(map[string]*Entry), false, asked
+	f.batch, f.resumed, f.next, f.whole, f.asked = nil, false, make(map[string]*Entry), false, asked
 	f.m.live.Store(false)
 }
 
@@ -85,7 +104,8 @@ func (f *follower) change(l *wire.Change, p Position) error {
 			f.batch = append(f.batch, Update{Entry: entryOf(l), Deleted: true})
 		}
 	case wire.Reset:
-		f.restart(true)
+		// A replica that does not know every delete since the mirror's position may be behind it as well.
+		f.restart(l.Reason != "beyond-horizon" && l.Reason != "partial-position")
 		return nil
 	case wire.Synced:
 		if f.next != nil && !f.whole {
@@ -97,15 +117,22 @@ func (f *follower) change(l *wire.Change, p Position) error {
 		if l.Type == wire.Synced {
 			return errors.New("the watch sent synced without a position")
 		}
+	case f.resumed && !p.Covers(f.m.Position()): // rule 15: a replica waits until it dominates what it resumes from
+		return fmt.Errorf("the server resumed at %q, %w, %q", p, ErrBehind, f.m.Position())
 	case f.next == nil:
 		f.commit(p)
+		if l.Type == wire.Synced {
+			f.resumed = false
+			f.m.live.Store(true)
+		}
 	case f.whole:
 		return f.takeOver(p)
 	}
 	return nil
 }
 
-// commit makes the batch visible at p.
+// commit makes the batch visible at p, and tells of what it changed: not of deletes of keys that the mirror does not
+// hold, nor, after a resume, of records whose like it shows already.
 func (f *follower) commit(p Position) {
 	old := f.m.state.Load()
 	s := *old
@@ -114,23 +141,29 @@ func (f *follower) commit(p Position) {
 	} else {
 		s.pos = s.pos.Merge(p)
 	}
-	for i := range f.batch {
-		u := &f.batch[i]
+	told := f.batch[:0]
+	for _, u := range f.batch {
 		var was *Entry
+		var news bool
 		if u.Deleted {
 			s.root, was = s.root.without(u.Key)
+			news = was != nil
 		} else {
 			e := u.Entry
 			s.root, was = s.root.with(&e)
 			s.keys++
 			s.bytes += e.size()
+			news = !f.resumed || was == nil || !same(was, &e)
 		}
 		if was != nil {
 			s.keys--
 			s.bytes -= was.size()
 		}
+		if news {
+			told = append(told, u)
+		}
 	}
-	f.publish(&s, f.batch)
+	f.publish(&s, told)
 	f.batch = nil
 }
 
@@ -158,7 +191,7 @@ func (f *follower) takeOver(p Position) error {
 		f.m.counts.resets.Add(1)
 		f.publish(s, differences(old.root, f.next))
 	}
-	f.next = nil
+	f.next, f.anew = nil, false
 	return nil
 }
 

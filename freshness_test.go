@@ -40,6 +40,12 @@ func TestReadOptions(t *testing.T) {
 
 // TestClientForgetsWhatIsGone: after the topic was made anew, one read says so, and the next goes on from there.
 func TestClientForgetsWhatIsGone(t *testing.T) {
+	for _, how := range [][]ReadOption{nil, {Fresh()}, {MaxStale(time.Minute), AtLeast(Position{})}} {
+		forgetsWhatIsGone(t, how)
+	}
+}
+
+func forgetsWhatIsGone(t *testing.T, how []ReadOption) {
 	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
 		s.Put("k", "1")
 		c := newClient(t, options(n))
@@ -54,10 +60,10 @@ func TestClientForgetsWhatIsGone(t *testing.T) {
 			cachetest.Problem(w, http.StatusConflict, "position-from-another-topic", "made anew")
 			return true
 		})
-		if _, err := c.Get(t.Context(), "k"); !errors.Is(err, ErrReset) {
+		if _, err := c.Get(t.Context(), "k", how...); !errors.Is(err, ErrReset) {
 			t.Errorf("the first read: %v", err)
 		}
-		if _, err := c.Get(t.Context(), "k"); err != nil {
+		if _, err := c.Get(t.Context(), "k", how...); err != nil {
 			t.Errorf("the next read: %v", err)
 		}
 	})

@@ -39,8 +39,8 @@ func (c *Client) list(ctx context.Context, prefix, values string, how []ReadOpti
 	}
 }
 
-// eachEntry calls f with the lines of the first server's answer. Once they come no other server is asked: its list would
-// be of another position.
+// eachEntry calls f with the lines of the first server's answer. Once one has come no other server is asked: its list
+// would be of another position.
 func (c *Client) eachEntry(ctx context.Context, path string, how []ReadOption, f func(Entry) error) error {
 	topic, err := c.topicPath(ctx)
 	if err != nil {
@@ -51,8 +51,18 @@ func (c *Client) eachEntry(ctx context.Context, path string, how []ReadOption, f
 		if resp.StatusCode != http.StatusOK {
 			return statusError(resp)
 		}
-		broke = readEntries(resp.Body, f)
-		return nil
+		if p, err := ParsePosition(resp.Header.Get("Kkv-Position")); err == nil {
+			c.saw(p) // before f may make reads of its own
+		}
+		begun := false
+		err := readEntries(resp.Body, func(e Entry) error {
+			begun = true
+			return f(e)
+		})
+		if begun {
+			broke, err = err, nil
+		}
+		return err
 	})
 	return errors.Join(err, broke)
 }

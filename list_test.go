@@ -56,3 +56,38 @@ func TestList(t *testing.T) {
 		}
 	})
 }
+
+// A read inside of the loop is not older than the list.
+func TestListPosition(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		c := newClient(t, options(n))
+		s.Put("a", "1")
+		for _, err := range c.List(t.Context(), "") {
+			if err != nil || c.Position().String() != s.Position() {
+				t.Errorf("%v, client at %q, list at %q", err, c.Position(), s.Position())
+			}
+		}
+	})
+}
+
+// A list that is cut short never looks whole; another server is asked only while nothing was told.
+func TestListBroken(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"type":"put","key":"x","value":1}` + "\n" + `{"type":"put","ke`: `x=1 kkv: list "": the list broke off: unexpected EOF`,
+		`{"type":"p`: "k=v",
+	} {
+		bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+			s.Put("k", "v")
+			n.Serve("cut", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
+			var got []string
+			for e, err := range newClient(t, options(n, "http://cut", "http://a")).List(t.Context(), "") {
+				if err != nil {
+					got = append(got, err.Error())
+					break
+				}
+				got = append(got, e.Key+"="+string(e.Value))
+			}
+			equal(t, body, strings.Join(got, " "), want)
+		})
+	}
+}

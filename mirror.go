@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,8 +17,9 @@ import (
 // Mirror is a topic, or the keys of it that begin with a prefix, in the application's memory, kept current by a
 // watch. It is safe for concurrent use. Its reads never wait, neither for the network nor for each other.
 //
-// While the servers are away it keeps what it has and reconnects for ever; [Stats] tell. It never goes back: after
-// a reconnection the state of a replica is taken over only when it is no older than what the mirror shows.
+// While the servers are away it keeps what it has and reconnects for ever; [Stats] tell. After a reconnection it takes in
+// what changed meanwhile, deletes included, in one step; or the whole state, where a server cannot know every delete
+// since. It never goes back: what a replica says is taken over only when it is no older than what the mirror shows.
 type Mirror struct {
 	c      *Client
 	prefix string
@@ -109,7 +111,7 @@ func (m *Mirror) ended() error {
 
 // OnUpdate makes f hear of every change from now on, after Get shows it, in log order per key. Of the first state it
 // hears nothing; nor, after a reset or a reconnection, of keys that are as they were: only of the true differences.
-// Of a key that vanished meanwhile the Update has Offset -1 and no Timestamp, for the record that deleted it was
+// Of a key that vanished in a reset the Update has Offset -1 and no Timestamp, for the record that deleted it was
 // not seen.
 //
 // All callbacks of a mirror run one after the other in one goroutine, so a slow one delays the others, but neither
@@ -179,6 +181,24 @@ func (m *Mirror) write(ctx context.Context, method, key string, value []byte) (P
 		want = Position{position.FromWrite(want.p.TopicID(), w.partition, w.offset)}
 	}
 	return w.pos, m.WaitFor(ctx, want)
+}
+
+// Sync waits until every write that was acknowledged before the call, whoever made it, is visible here: it asks a server
+// for its position by a fresh read and then waits for that. A mirror of a prefix hears of other keys' progress only
+// every half second, and may take as long. An error wraps ErrBehind where that was not reached in time.
+func (m *Mirror) Sync(ctx context.Context) error {
+	if err := m.ended(); err != nil {
+		return fmt.Errorf("kkv: mirror: %w", err)
+	}
+	var now Position
+	err := m.c.read(ctx, "/keys?limit=1", []ReadOption{Fresh()}, func(resp *http.Response, _ []byte) (err error) {
+		now, err = ParsePosition(resp.Header.Get("Kkv-Position"))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("kkv: sync: %w", err)
+	}
+	return m.WaitFor(ctx, now)
 }
 
 // WaitFor waits until the mirror's position covers p, so that all that p has seen is visible here. If ctx or the

@@ -24,13 +24,21 @@ const silence = 30 * time.Second
 // maxLine bounds a line of a watch, in bytes: far above what Kafka lets into a record.
 const maxLine = 1 << 30
 
-// WatchOptions say which keys a watch is about. The zero value is all of them, with values.
+// WatchOptions say which keys a watch is about, and from where on. The zero value is the state of all keys, with values,
+// and then every change.
 type WatchOptions struct {
-	Key      string // only this key, if not empty
-	Prefix   string // only keys that begin so
-	KeysOnly bool   // leave values out
+	Key    string // only this key, if not empty
+	Prefix string // only keys that begin so
+	// Since leaves out what was told up to this position, which came from a watch, a read or a mirror: first come exactly the
+	// keys that were put or deleted since, each as it is now, up to a Synced. Where no server can know every delete since
+	// then, the whole state comes instead, after a Reset.
+	Since Position
+	// SinceNow leaves out the state: a Synced comes first, and then changes. It excludes Since.
+	SinceNow bool
+	KeysOnly bool // leave values out
 }
 
+// query is all but since.
 func (o *WatchOptions) query() string {
 	q := make([]string, 0, 3)
 	if o.Key != "" {
@@ -47,48 +55,99 @@ func (o *WatchOptions) query() string {
 	return "?" + strings.Join(q, "&")
 }
 
+// since is what a watch with these options asks for at first.
+func (o *WatchOptions) since() (string, error) {
+	switch {
+	case o.SinceNow && !o.Since.IsZero():
+		return "", errors.New("WatchOptions has both Since and SinceNow; set one")
+	case o.SinceNow:
+		return "now", nil
+	}
+	return o.Since.String(), nil
+}
+
 // Watch is the state of the keys asked for, as Puts up to a Synced, and then every change as it comes, in log order
 // per key. It runs in the caller's goroutine, for as long as the caller iterates.
 //
-// It reconnects for ever, to the servers in turn. After a lost connection the state comes anew: a Reset, then Puts
-// up to a Synced; what was not put again by then is gone. It ends with an error, its last element, when ctx ends or
-// when the servers refuse the request (a wrong token, an unknown topic).
+// It reconnects for ever, to the servers in turn, and resumes where it was: what was put or deleted meanwhile comes as
+// Puts and Deletes up to a Synced, each key as it is by then; the events of a batch that a lost connection cut short come
+// again. Where a server cannot know every delete since (and where a connection was lost before the first Synced, or during
+// a reset) the whole state comes anew: a Reset, then Puts up to a Synced; what was not put again by then is gone.
+//
+// It ends with an error, its last element, when ctx ends or when the servers refuse the request (a wrong token, an
+// unknown topic). To go on from there later, keep the Position of the last Change that had one and give it as Since.
 func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
-		w := watch{c: c, query: o.query()}
-		sent := false
-		emit := func(ch Change) error {
-			sent = true
-			if !yield(ch, nil) {
-				return errStop
-			}
-			return nil
+		r := resumer{yield: yield}
+		var err error
+		if r.since, err = o.since(); err == nil {
+			r.w = watch{c: c, query: o.query(), since: func() string { return r.since }, begin: r.begin, change: r.change, fatal: r.fatal}
+			err = r.w.run(ctx)
 		}
-		w.begin = func() error {
-			if !sent {
-				return nil
-			}
-			return emit(Change{Kind: Reset, Reason: "reconnected"})
-		}
-		w.change = func(l *wire.Change, p Position) error {
-			k, ok := kindOf(l.Type)
-			if !ok {
-				return nil
-			}
-			ch := Change{Kind: k, Position: p, Reason: l.Reason}
-			if l.HasKey() {
-				ch.Entry = entryOf(l)
-			}
-			return emit(ch)
-		}
-		w.fatal = func(err error) bool {
-			var se *StatusError // a topic that was there may come back
-			return !(w.opened && errors.As(err, &se) && se.Status == http.StatusNotFound)
-		}
-		if err := w.run(ctx); !errors.Is(err, errStop) {
+		if !errors.Is(err, errStop) {
 			yield(Change{}, fmt.Errorf("kkv: watch: %w", err))
 		}
 	}
+}
+
+// resumer turns the lines of one watch over many connections into Changes, and knows from where to resume.
+type resumer struct {
+	w     watch
+	yield func(Change, error) bool
+	since string // what to ask for next: "", "now" or a position
+	own   bool   // since was told by a server
+	told  bool   // something was yielded
+}
+
+// begin takes back what was told so far where the state comes anew.
+func (r *resumer) begin(since string) error {
+	if since == "" && r.told {
+		return r.emit(Change{Kind: Reset, Reason: "reconnected"})
+	}
+	return nil
+}
+
+func (r *resumer) emit(ch Change) error {
+	r.told = true
+	if !r.yield(ch, nil) {
+		return errStop
+	}
+	return nil
+}
+
+func (r *resumer) change(l *wire.Change, p Position) error {
+	switch {
+	case l.Type == wire.Reset: // until the state is whole there is nothing to resume from
+		r.since, r.own = "", false
+	case !p.IsZero():
+		r.since, r.own = p.String(), true
+	}
+	k, ok := kindOf(l.Type)
+	if !ok {
+		return nil
+	}
+	ch := Change{Kind: k, Position: p, Reason: l.Reason}
+	if l.HasKey() {
+		ch.Entry = entryOf(l)
+	}
+	return r.emit(ch)
+}
+
+func (r *resumer) fatal(err error) bool {
+	var se *StatusError
+	if !errors.As(err, &se) {
+		return true
+	}
+	if r.own && refusesSince(se) { // a watch that stood goes on in any case
+		r.since, r.own = "", false
+		return false
+	}
+	return !(r.w.opened && se.Status == http.StatusNotFound) // a topic that was there may come back
+}
+
+// refusesSince reports whether an answer may be about the position rather than the rest of the request.
+func refusesSince(e *StatusError) bool {
+	return e.Status == http.StatusBadRequest || e.Status == http.StatusConflict
 }
 
 var (
@@ -105,8 +164,10 @@ func (e *errClosing) Error() string { return "the server is closing" }
 type watch struct {
 	c     *Client
 	query string
-	// begin is called when a connection stands: all state will be sent again on it.
-	begin func() error
+	// since is called before each request, and says from where on: a position, "now", or "" for the whole state.
+	since func() string
+	// begin is called when the server has accepted the request.
+	begin func(since string) error
 	// change is called with each line that is not Closing, and its position, zero if it has none.
 	change func(*wire.Change, Position) error
 	// fatal decides whether to end for an answer that refuses the request.
@@ -208,8 +269,12 @@ func (w *watch) stream(ctx context.Context, idle *time.Timer) error {
 	if err != nil {
 		return err
 	}
-	resp, err := w.c.send(ctx, w.server, call{method: http.MethodGet, path: topic + "/watch" + w.query,
-		accept: "application/x-ndjson"})
+	path := topic + "/watch" + w.query
+	since := w.since()
+	if since != "" {
+		path += "&since=" + since // unreserved characters all
+	}
+	resp, err := w.c.send(ctx, w.server, call{method: http.MethodGet, path: path, accept: "application/x-ndjson", anyPosition: true})
 	if err != nil {
 		return err
 	}
@@ -222,7 +287,7 @@ func (w *watch) stream(ctx context.Context, idle *time.Timer) error {
 	}
 	w.opened = true
 	w.c.prefer(w.server)
-	if err := w.begin(); err != nil {
+	if err := w.begin(since); err != nil {
 		return err
 	}
 	r := bufio.NewReaderSize(idleReader{resp.Body, idle}, 64<<10)

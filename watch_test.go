@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -95,11 +96,151 @@ func TestWatch(t *testing.T) {
 		equal(t, "reset", w.take(), "reset:topic-recreated new=1 synced@")
 		s.Drop()
 		time.Sleep(time.Second)
-		equal(t, "reconnected", w.take(), "reset:reconnected new=1 synced@")
+		equal(t, "resumed", w.take(), "synced@")
 		w.stop()
 		if err := <-w.err; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
+	})
+}
+
+// A watch that lost its connection hears exactly what was put or deleted meanwhile.
+func TestWatchResumes(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Batch("same", "1", "changed", "1", "gone", "1")
+		w := startWatch(t, newClient(t, options(n)), WatchOptions{})
+		equal(t, "state", w.take(), "changed=1 gone=1 same=1 synced@")
+		n.Stop("a")
+		s.Put("changed", "2")
+		s.Put("changed", "3")
+		s.Delete("gone")
+		s.Put("passing", "1")
+		s.Delete("passing")
+		s.Put("new", "1")
+		time.Sleep(time.Hour)
+		n.Serve("a", s)
+		time.Sleep(maxBackoff)
+		equal(t, "resumed", w.take(), "changed=3 -gone new=1 -passing synced@")
+		s.Put("new", "2")
+		equal(t, "live", w.take(), "new=2@")
+
+		s.ResetSince("beyond-horizon")
+		s.Drop()
+		s.Delete("new")
+		time.Sleep(time.Second)
+		equal(t, "beyond the horizon", w.take(), "reset:beyond-horizon changed=3 same=1 synced@")
+
+		// The second reset is cut short, before its synced: what it told may be partial.
+		s.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+			s.Intercept(nil)
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			_, _ = io.WriteString(w, `{"type":"reset","reason":"partition-rebuilt"}`+"\n"+`{"type":"put","key":"x","value":1,"partition":0,"offset":0,"timestamp":1}`+"\n")
+			return true
+		})
+		s.Drop()
+		time.Sleep(time.Second)
+		equal(t, "a reset cut short", w.take(), "reset:partition-rebuilt x=1 reset:reconnected changed=3 same=1 synced@")
+	})
+}
+
+func TestWatchSince(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Batch("a", "1", "b", "1")
+		since := must(ParsePosition(s.Position()))
+		s.Put("a", "2")
+		s.Delete("b")
+		s.Put("pre/c", "1")
+		c := newClient(t, options(n))
+		equal(t, "since", startWatch(t, c, WatchOptions{Since: since}).take(), "a=2 -b pre/c=1 synced@")
+		equal(t, "since, of a prefix", startWatch(t, c, WatchOptions{Since: since, Prefix: "pre/"}).take(), "pre/c=1 synced@")
+		equal(t, "since, of a key, without values", startWatch(t, c, WatchOptions{Since: since, Key: "a", KeysOnly: true}).take(), "a= synced@")
+		now := startWatch(t, c, WatchOptions{SinceNow: true})
+		equal(t, "since now", now.take(), "synced@")
+		n.Stop("a")
+		s.Delete("a")
+		n.Serve("a", s)
+		time.Sleep(maxBackoff)
+		equal(t, "since now, resumed", now.take(), "-a synced@")
+		s.Replace(true)
+		equal(t, "since before the topic was made anew", startWatch(t, c, WatchOptions{Since: since}).take(), "reset:topic-recreated synced@")
+
+		w := startWatch(t, c, WatchOptions{Since: since, SinceNow: true})
+		if err := <-w.err; !strings.Contains(err.Error(), "set one") {
+			t.Error(err)
+		}
+		s.Hold(true)
+		write := must(c.Put(t.Context(), "k", nil))
+		w = startWatch(t, c, WatchOptions{Since: write})
+		var se *StatusError
+		if err := <-w.err; !errors.As(err, &se) || se.Status != 400 {
+			t.Errorf("since a write alone: %v", err)
+		}
+	})
+}
+
+// Who folds a watch's changes has what the servers hold, through any number of lost connections.
+func TestWatchConverges(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	bubble(t, func(t *testing.T, n *cachetest.Network, a *cachetest.Server) {
+		b := cachetest.New("t")
+		n.Serve("b", b)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		state, old := map[string]string{}, map[string]string{} // old: before a Reset, until it is whole
+		go func() {
+			defer close(done)
+			for ch, err := range newClient(t, options(n, "http://a", "http://b")).Watch(ctx, WatchOptions{}) {
+				switch {
+				case err != nil:
+					if !errors.Is(err, context.Canceled) {
+						t.Error(err)
+					}
+				case ch.Kind == Put:
+					state[ch.Key] = string(ch.Value)
+				case ch.Kind == Delete:
+					delete(state, ch.Key)
+				case ch.Kind == Reset:
+					old, state = state, map[string]string{}
+				case ch.Kind == Synced:
+					old = nil
+				}
+			}
+		}()
+		disturb(t, n, rand.New(rand.NewPCG(seed, 0)), a, b)
+		time.Sleep(time.Minute)
+		cancel()
+		<-done
+		if old != nil {
+			t.Error("a reset was never whole")
+		}
+		equal(t, "keys", len(state), len(a.Keys()))
+		for k, v := range state {
+			if want, ok := a.Value(k); !ok || v != want {
+				t.Errorf("%s: watch %s, server %s %v", k, v, want, ok)
+			}
+		}
+	})
+}
+
+// Since is kept until a server has told a position: a catch-up that was cut short comes again.
+func TestWatchSinceCutShort(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		since := must(ParsePosition(s.Position()))
+		s.Put("a", "1")
+		asked := 0
+		s.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
+			if asked++; asked > 1 {
+				return false
+			}
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			_, _ = io.WriteString(w, `{"type":"put","key":"a","value":1,"partition":0,"offset":0,"timestamp":1}`+"\n")
+			return true
+		})
+		w := startWatch(t, newClient(t, options(n)), WatchOptions{Since: since})
+		time.Sleep(time.Second)
+		equal(t, "changes", w.take(), "a=1 a=1 synced@")
+		equal(t, "requests", asked, 2)
 	})
 }
 
@@ -150,7 +291,7 @@ func TestWatchSilence(t *testing.T) {
 		s.Mute(true)
 		time.Sleep(31 * time.Second)
 		s.Mute(false)
-		equal(t, "after 31 s", w.take(), "reset:reconnected lost=1 synced@")
+		equal(t, "after 31 s", w.take(), "synced@")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		n := &cachetest.Network{}
@@ -204,7 +345,7 @@ func TestWatchBrokenLines(t *testing.T) {
 				})
 				var failed []string
 				start := time.Now()
-				w := watch{c: newClient(t, options(n)), query: "?", begin: func() error { return nil },
+				w := watch{c: newClient(t, options(n)), query: "?", since: func() string { return "" }, begin: func(string) error { return nil },
 					fatal: func(error) bool { return true },
 					lost:  func(err error) { failed = append(failed, err.Error()) },
 					change: func(l *wire.Change, _ Position) error {

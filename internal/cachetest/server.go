@@ -11,6 +11,7 @@ import (
 	"hash/fnv"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -43,6 +44,8 @@ type Server struct {
 	epoch     int // of watches: they end when it grows
 	reset     int // the log's length at the last Reset; 0: none
 	reason    string
+	history   []wire.Change // every record of this incarnation, for since
+	horizon   string        // the reason to answer every since with a reset; "": it is known what happened since
 }
 
 // New makes a ready Server of a topic with three empty partitions.
@@ -111,6 +114,7 @@ func (s *Server) show(c wire.Change) {
 }
 
 func (s *Server) apply(c *wire.Change) {
+	s.history = append(s.history, *c)
 	s.parts[c.Partition].Next = c.Offset + 1
 	c.Position = s.pos().String()
 	if c.Type == wire.Put {
@@ -162,6 +166,10 @@ func (s *Server) Hold(yes bool) {
 	})
 }
 
+// ResetSince makes watches that resume be answered with a reset for this reason and the state, whichever position they
+// resume from; "" ends that.
+func (s *Server) ResetSince(reason string) { s.set(func() { s.horizon = reason }) }
+
 // Drop ends every watch.
 func (s *Server) Drop() { s.set(func() { s.epoch++ }) }
 
@@ -172,6 +180,7 @@ func (s *Server) Replace(tell bool, kv ...string) {
 		s.topicID[0]++
 		s.parts = make([]position.Partition, len(s.parts))
 		clear(s.keys)
+		s.history = nil
 		for i := 0; i < len(kv); i += 2 {
 			c := s.record(wire.Change{Type: wire.Put, Key: []byte(kv[i]), Value: []byte(kv[i+1])})
 			s.apply(&c)
@@ -302,15 +311,79 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, key string) {
 	fmt.Fprintf(w, `{"partition":%d,"offset":%d,"timestamp":%d}`, c.Partition, c.Offset, c.Timestamp)
 }
 
-// watch sends the state, in no order, then the log from there on, and progress every 10 s.
+// list answers every key that begins with prefix, in key order. A fresh one waits for what is held back.
+func (s *Server) list(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	if r.Header.Get("Kkv-Consistency") == "fresh" && !s.await(r, func() bool { return len(s.held) == 0 }) {
+		Problem(w, http.StatusGatewayTimeout, "behind", "records are held back")
+		return
+	}
+	limit, err := strconv.Atoi(q.Get("limit"))
+	if err != nil {
+		limit = math.MaxInt
+	}
+	s.mu.Lock()
+	w.Header().Set("Kkv-Position", s.pos().String())
+	var out []byte
+	for _, key := range slices.Sorted(maps.Keys(s.keys)) {
+		if c := s.keys[key]; strings.HasPrefix(key, q.Get("prefix")) && limit > 0 {
+			limit--
+			c.Position = ""
+			if q.Get("values") != "true" {
+				c.Value = nil
+			}
+			out = wire.AppendNDJSON(out, &c)
+		}
+	}
+	s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	_, _ = w.Write(out)
+}
+
+// await reports whether ok, which is called under the lock, came to hold within five seconds.
+func (s *Server) await(r *http.Request, ok func() bool) bool {
+	limit := time.NewTimer(5 * time.Second)
+	defer limit.Stop()
+	for {
+		s.mu.Lock()
+		done, changed := ok(), s.changed
+		s.mu.Unlock()
+		if done {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return false
+		case <-r.Context().Done():
+			return false
+		}
+	}
+}
+
+// watch sends the state, in no order, or exactly the keys that were put or deleted since a position; then the log from
+// there on, and progress every 10 s.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	match := func(c *wire.Change) bool {
 		return (!q.Has("key") || q.Get("key") == string(c.Key)) && bytes.HasPrefix(c.Key, []byte(q.Get("prefix")))
 	}
+	var since position.Position
+	if v := q.Get("since"); v != "" && v != "now" {
+		var err error
+		if since, err = position.Parse(v); err != nil || since.AsOf().IsZero() {
+			Problem(w, http.StatusBadRequest, "bad-position", "resume from a read or a watch")
+			return
+		}
+		// GUARANTEES rule 15.
+		if !s.await(r, func() bool { return s.horizon != "" || since.TopicID() != s.topicID || s.pos().Covers(since) }) {
+			Problem(w, http.StatusServiceUnavailable, "behind", "this replica has not come so far")
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	s.mu.Lock()
-	out, at := s.stateLines(q, match)
+	out, at := s.begin(q, since, match)
 	epoch := s.epoch
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
@@ -353,6 +426,34 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// begin is what a watch starts with, up to its synced, and where in the log it goes on.
+func (s *Server) begin(q url.Values, since position.Position, match func(*wire.Change) bool) (lines []byte, at int) {
+	switch reason := s.horizon; {
+	case q.Get("since") == "now":
+		return wire.AppendNDJSON(nil, &wire.Change{Type: wire.Synced, Position: s.pos().String()}), len(s.log)
+	case since.IsZero():
+		return s.stateLines(q, match)
+	case reason != "", since.TopicID() != s.topicID:
+		if reason == "" {
+			reason = "topic-recreated"
+		}
+		lines, at = s.stateLines(q, match)
+		return append(wire.AppendNDJSON(nil, &wire.Change{Type: wire.Reset, Reason: reason}), lines...), at
+	}
+	last := make(map[string]wire.Change)
+	for _, c := range s.history {
+		if match(&c) && c.Offset >= since.Partition(c.Partition).Next {
+			last[string(c.Key)] = c
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(last)) {
+		c := last[key]
+		c.Position = ""
+		lines = line(lines, c, q)
+	}
+	return wire.AppendNDJSON(lines, &wire.Change{Type: wire.Synced, Position: s.pos().String(), Keys: len(last)}), len(s.log)
+}
+
 func (s *Server) stateLines(q url.Values, match func(*wire.Change) bool) (lines []byte, at int) {
 	n := 0
 	for _, c := range s.keys {
@@ -363,26 +464,6 @@ func (s *Server) stateLines(q url.Values, match func(*wire.Change) bool) (lines 
 		}
 	}
 	return wire.AppendNDJSON(lines, &wire.Change{Type: wire.Synced, Position: s.pos().String(), Keys: n}), len(s.log)
-}
-
-// list is every key with the prefix, in key order.
-func (s *Server) list(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	s.mu.Lock()
-	var out []byte
-	for _, k := range slices.Sorted(maps.Keys(s.keys)) {
-		if c := s.keys[k]; strings.HasPrefix(k, q.Get("prefix")) {
-			c.Position = ""
-			if q.Get("values") != "true" {
-				c.Value = nil
-			}
-			out = wire.AppendNDJSON(out, &c)
-		}
-	}
-	w.Header().Set("Kkv-Position", s.pos().String())
-	s.mu.Unlock()
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	_, _ = w.Write(out)
 }
 
 func line(out []byte, c wire.Change, q url.Values) []byte {
@@ -396,10 +477,5 @@ func line(out []byte, c wire.Change, q url.Values) []byte {
 func (s *Server) Keys() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	keys := make([]string, 0, len(s.keys))
-	for k := range s.keys {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
+	return slices.Sorted(maps.Keys(s.keys))
 }
