@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"internal/cache":     {"internal/feed", "internal/ingest", "internal/position", "internal/store", "internal/wire"},
 	"internal/httpapi":   {"internal/cache", "internal/feed", "internal/kafka", "internal/position", "internal/store", "internal/wire"},
 	"internal/gateway":   {"internal/kafka"},
-	"internal/webhook":   {"internal/feed", "internal/position"},
+	"internal/webhook":   {"internal/feed", "internal/position", "internal/wire"},
 	"internal/kube":      {},
 	"internal/devbroker": {},
 	"internal/node":      {"internal/cache", "internal/gateway", "internal/httpapi", "internal/ingest", "internal/kafka", "internal/kube", "internal/webhook"},

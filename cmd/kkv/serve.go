@@ -16,6 +16,7 @@ import (
 	"github.com/kkv-project/kkv/internal/httpapi"
 	"github.com/kkv-project/kkv/internal/kube"
 	"github.com/kkv-project/kkv/internal/node"
+	"github.com/kkv-project/kkv/internal/webhook"
 )
 
 // exitCode ends the process with that code, as the management listener was asked to.
@@ -44,9 +45,14 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 	if err != nil {
 		return err
 	}
+	secrets, err := webhookSecrets(s)
+	if err != nil {
+		return err
+	}
 	n, err := node.New(node.Options{Kafka: k, Topic: s.Topic, Listener: l, Writable: s.Writable, ReadUncommitted: s.Isolation == "read_uncommitted",
 		PushHistory: s.OnUpdateAfterOffset == "earliest", Targets: s.Targets(), Service: service, Backoff: s.DispatcherRetryBackoff,
-		MaxBytes: maxBytes, UnreadyAtLimit: s.UnreadyAtLimit, Fresh: s.Consistency == "fresh", ListTimeout: s.ListTimeout, Drain: s.Drain, Logger: logger})
+		WebhookV2: s.WebhookBody == "v2", WebhookSecrets: secrets, WebhookLookback: s.WebhookLookback,
+		MaxBytes: maxBytes, UnreadyAtLimit: s.UnreadyAtLimit, Fresh: s.Consistency == "fresh", ListTimeout: s.ListTimeout, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -110,6 +116,25 @@ func serviceTargets(s *config.Serve, logger *slog.Logger) (*node.Service, error)
 	}
 	w := kube.New(kube.Options{Account: account, Namespace: namespace, Service: s.TargetServiceName, Resync: s.InformerResyncPeriod, Logger: logger})
 	return &node.Service{Endpoints: w, URL: s.EndpointURL}, nil
+}
+
+// webhookSecrets are those that sign webhooks; none if none is set.
+func webhookSecrets(s *config.Serve) ([]webhook.Secret, error) {
+	text := s.WebhookSecret
+	if s.WebhookSecretFile != "" {
+		b, err := os.ReadFile(s.WebhookSecretFile)
+		if err != nil {
+			return nil, fmt.Errorf("--webhook-secret-file: %w", err)
+		}
+		text = string(b)
+	} else if text == "" {
+		return nil, nil
+	}
+	secrets, err := webhook.ParseSecrets(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", cmp.Or(s.WebhookSecretFile, "--webhook-secret"), err)
+	}
+	return secrets, nil
 }
 
 // runGateway is `kkv gateway`: an HTTP door to Kafka.

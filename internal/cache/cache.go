@@ -324,6 +324,7 @@ func (c *Cache) Loaded() {
 	}
 	if first {
 		close(c.ready)
+		c.feed.Publish(&feed.Batch{Position: st.readMark().Position}) // so that readers from before know where they are
 	} else {
 		c.feed.Publish(&feed.Batch{Position: st.readMark().Position, Reset: st.reason})
 	}
@@ -479,17 +480,21 @@ func (c *Cache) Watch() (store.Snapshot, *Mark, *feed.Reader, error) {
 func (c *Cache) Reader() *feed.Reader { return c.feed.Reader() }
 
 // ChangedSince calls f for every live key whose record lies at or after since, all of them for the zero Position
-// or one of another incarnation, and returns the position of that state with a reader of what follows it.
-func (c *Cache) ChangedSince(since position.Position, f func(feed.Change)) (position.Position, *feed.Reader) {
+// or one of another incarnation, which reset then says, and returns the position of that state with a reader of what
+// follows it.
+func (c *Cache) ChangedSince(since position.Position, f func(feed.Change)) (at position.Position, reset string, r *feed.Reader) {
 	snap, mark, rd, err := c.Watch()
 	if err != nil {
-		return position.Position{}, c.feed.Reader()
+		return position.Position{}, "", c.feed.Reader()
 	}
 	all := since.TopicID() != mark.Position.TopicID()
+	if all {
+		reset = "topic-recreated"
+	}
 	for r := range snap.All(nil, nil) {
 		if all || r.Offset >= since.Partition(r.Partition).Next {
 			f(changeOf(r, false))
 		}
 	}
-	return mark.Position, rd
+	return mark.Position, reset, rd
 }

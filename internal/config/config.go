@@ -81,14 +81,19 @@ type Serve struct {
 	MaxBytes       string        `name:"max-bytes" default:"auto" check:"bytes" placeholder:"SIZE" help:"Memory that the records may take, such as 500MB or 2GiB; beyond it partitions stand still until there is room, nothing is evicted. auto: three quarters of the container's limit; 0: no limit."`
 	UnreadyAtLimit bool          `name:"unready-at-limit" help:"Be unready while --max-bytes holds partitions back."`
 	ListTimeout    time.Duration `name:"list-timeout" default:"1m" check:"notnegative" help:"Cut off a list that takes longer, for it holds memory meanwhile."`
-	Drain          time.Duration `name:"drain" default:"5s" check:"notnegative" help:"When told to end, be unready and go on answering for this long, so that callers are sent elsewhere first."`
 
 	OnUpdateAfterOffset string   `name:"on-update-after-offset" default:"latest" compat:"ONUPDATE_AFTER_OFFSET,kafka_offset_reset" oneof:"latest,earliest" help:"latest pushes what changes once ready; earliest also pushes what is read while loading."`
 	OnUpdatePath        string   `name:"on-update-path" default:"/kafka-keyvalue/v1/updates" compat:"ON_UPDATE_PATH" check:"path" help:"Path of the webhook on --target-static-host and --target-service-name."`
 	WebhookTarget       []string `name:"webhook-target" compat:"target*" check:"url" placeholder:"URL" help:"URL to POST updates to; repeatable or comma-separated. __TOPIC__ in it stands for the topic."`
-	TargetStaticHost    string   `name:"target-static-host" compat:"TARGET_STATIC_HOST" check:"host" placeholder:"HOST" help:"Host to POST updates to, at --on-update-path."`
-	TargetStaticPort    int      `name:"target-static-port" default:"8080" compat:"TARGET_STATIC_PORT" check:"port" help:"Port of --target-static-host."`
-	TargetServiceName   string   `name:"target-service-name" compat:"TARGET_SERVICE_NAME" check:"label" placeholder:"NAME" help:"Kubernetes service whose endpoints get updates, at --on-update-path."`
+	WebhookBody         string   `name:"webhook-body" default:"v1" oneof:"v1,v2" help:"What a POST holds: v1 the names of changed keys, as kafka-keyvalue 1.x and 2.x; v2 values, deletes and positions."`
+	WebhookSecretFile   string   `name:"webhook-secret-file" placeholder:"FILE" help:"File with the secret that signs POSTs by the headers of Standard Webhooks: whsec_ and base64, or plain text. Several, separated by white space, sign each."`
+	WebhookSecret       string   `name:"webhook-secret" secret:"" placeholder:"SECRET" help:"The secret itself, in place of --webhook-secret-file; better in the environment than on a command line, which others can see."`
+
+	WebhookLookback time.Duration `name:"webhook-lookback" default:"1m" check:"notnegative" help:"Tell a receiver that is first seen while kkv runs what has changed for so long."`
+
+	TargetStaticHost  string `name:"target-static-host" compat:"TARGET_STATIC_HOST" check:"host" placeholder:"HOST" help:"Host to POST updates to, at --on-update-path."`
+	TargetStaticPort  int    `name:"target-static-port" default:"8080" compat:"TARGET_STATIC_PORT" check:"port" help:"Port of --target-static-host."`
+	TargetServiceName string `name:"target-service-name" compat:"TARGET_SERVICE_NAME" check:"label" placeholder:"NAME" help:"Kubernetes service whose endpoints get updates, at --on-update-path."`
 	// Kubernetes itself sets TARGET_SERVICE_PORT in every pod next to a service named "target", hence `with`.
 	TargetServicePort      int           `name:"target-service-port" default:"8080" compat:"TARGET_SERVICE_PORT" with:"target-service-name" check:"port" help:"Port of the endpoints of --target-service-name; its environment names are read only while that one is set."`
 	TargetServiceNamespace string        `name:"target-service-namespace" compat:"TARGET_SERVICE_NAMESPACE" check:"label" placeholder:"NAMESPACE" help:"Namespace of --target-service-name; by default that of the pod."`
@@ -141,7 +146,13 @@ type Demo struct {
 }
 
 // Validate reports every fault of the settings at once, as Faults.
-func (s *Serve) Validate() error { return validate(s, s.needBootstrap(s)) }
+func (s *Serve) Validate() error {
+	more := s.needBootstrap(s)
+	if s.WebhookSecret != "" && s.WebhookSecretFile != "" {
+		more = append(more, Fault{Setting: "webhook-secret", Problem: "is set beside webhook-secret-file", Fix: "set one of them"})
+	}
+	return validate(s, more)
+}
 
 // Validate reports every fault of the settings at once, as Faults.
 func (s *Gateway) Validate() error { return validate(s, s.needBootstrap(s)) }

@@ -26,7 +26,7 @@ func WithMetrics(g prometheus.Gatherer, h http.Handler) http.Handler {
 // PushStats counts what was pushed to webhook targets.
 type PushStats struct {
 	Dispatched, Deduplicated, OK, Failed int64
-	Retries, Merged, InvalidKeys         int64
+	InvalidKeys                          int64
 	Down                                 bool  // the watch of the targets does not work
 	Events                               int64 // of that watch
 	Targets                              []TargetStats
@@ -37,6 +37,8 @@ type TargetStats struct {
 	ID      string
 	Pending int           // keys it has not been told of
 	Oldest  time.Duration // how long the first of them has been waiting
+	Merged  int64
+	Retries int64
 }
 
 // Collector shows a cache and its pushes under the original's names (CONTRACT section 1), and what the original
@@ -74,8 +76,8 @@ var (
 	descSuppressed = desc("kkv_onupdate_suppressed_total", "Records that no webhook was told of.", "suppress_reason")
 	descOK         = desc("kkv_target_update_ok_total", "Webhook POSTs answered 2xx.")
 	descFailed     = desc("kkv_target_update_failure_total", "Webhook POSTs that failed; each is retried.")
-	descRetries    = desc("kkv_webhook_retries_total", "Webhook POSTs that followed a failed one.")
-	descMerged     = desc("kkv_webhook_merged_total", "Changes that took the place of an older one which a target had not heard yet.")
+	descRetries    = desc("kkv_webhook_retries_total", "Webhook POSTs that followed a failed one.", "target")
+	descMerged     = desc("kkv_webhook_merged_total", "Changes that took the place of an older one which a target had not heard yet.", "target")
 	descInvalid    = desc("kkv_webhook_invalid_keys_total", "Changes left out of webhooks because their key is not UTF-8.")
 	descPending    = desc("kkv_webhook_pending_keys", "Keys that a target has not been told of.", "target")
 	descOldest     = desc("kkv_webhook_pending_seconds", "How long the first of them has been waiting.", "target")
@@ -129,12 +131,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descSuppressed, push.Deduplicated, "value_deduplication")
 	counter(descOK, push.OK)
 	counter(descFailed, push.Failed)
-	counter(descRetries, push.Retries)
-	counter(descMerged, push.Merged)
 	counter(descInvalid, push.InvalidKeys)
 	for _, t := range push.Targets {
 		gauge(descPending, float64(t.Pending), t.ID)
 		gauge(descOldest, t.Oldest.Seconds(), t.ID)
+		counter(descRetries, t.Retries, t.ID)
+		counter(descMerged, t.Merged, t.ID)
 	}
 	down := 0.0
 	if push.Down {

@@ -31,12 +31,14 @@ type Options struct {
 	Targets         []string // URLs of webhooks
 	Service         *Service // whose pods get updates beside Targets; may be nil
 	Backoff         time.Duration
+	WebhookV2       bool
+	WebhookSecrets  []webhook.Secret
+	WebhookLookback time.Duration
 	MaxBytes        int64 // of the store; 0: no limit
 	UnreadyAtLimit  bool
 	Fresh           bool
 	Quiet           bool // do not say that it is ready: the banner does
 	ListTimeout     time.Duration
-	Drain           time.Duration // how long to go on, unready, once told to end
 	Logger          *slog.Logger
 }
 
@@ -59,7 +61,7 @@ func New(o Options) (*Node, error) {
 		targets = webhook.Merge(targets, o.Service)
 	}
 	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.Topic, Targets: targets, Backoff: o.Backoff,
-		History: o.PushHistory, Loading: n.loading, Logger: o.Logger})
+		V2: o.WebhookV2, Secrets: o.WebhookSecrets, Lookback: o.WebhookLookback, History: o.PushHistory, Loading: n.loading, Logger: o.Logger})
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		httpapi.NewCollector(n.cache, n.pushStats))
@@ -87,24 +89,22 @@ func (n *Node) loading() bool {
 func (n *Node) pushStats() httpapi.PushStats {
 	s := n.push.Stats()
 	p := httpapi.PushStats{Dispatched: int64(s.Dispatched), Deduplicated: int64(s.Suppressed), OK: int64(s.OK), Failed: int64(s.Failures),
-		Retries: int64(s.Retries), Merged: int64(s.Merged), InvalidKeys: int64(s.InvalidKeys)}
+		InvalidKeys: int64(s.InvalidKeys)}
 	if n.o.Service != nil {
 		watch := n.o.Service.Endpoints.Stats()
 		p.Down, p.Events = watch.Down, watch.Events
 	}
 	for _, t := range s.Targets {
-		p.Targets = append(p.Targets, httpapi.TargetStats{ID: t.ID, Pending: t.PendingKeys, Oldest: t.OldestPending})
+		p.Targets = append(p.Targets, httpapi.TargetStats{ID: t.ID, Pending: t.PendingKeys, Oldest: t.OldestPending,
+			Merged: int64(t.Merged), Retries: int64(t.Retries)})
 	}
 	return p
 }
 
-// Run serves until ctx ends, which is no error. Then it drains: unready at once, it goes on as before for Options.Drain, so that
-// who balances load has time to notice; ends the streams; and lets what is under way finish within grace. Only after the last
-// answer the reader of the topic ends, for a PUT is answered once it was read.
+// Run serves until ctx ends, which is no error, and lets what is under way finish within grace.
 func (n *Node) Run(ctx context.Context, grace time.Duration) error {
-	live, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	g, gctx := errgroup.WithContext(live)
+	g, gctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(gctx, n.server.Drain)()
 	g.Go(func() error {
 		if err := n.cache.Run(gctx); err != nil {
 			return WithHint(err)
@@ -114,8 +114,7 @@ func (n *Node) Run(ctx context.Context, grace time.Duration) error {
 	g.Go(func() error { return n.push.Run(gctx) })
 	g.Go(func() error { n.report(gctx); return nil })
 	g.Go(func() error {
-		defer stop()
-		return n.serve(ctx, gctx, grace)
+		return ServeHTTP(gctx, n.o.Listener, httpapi.LoopbackOnly(n.o.Listener.Addr(), n.server), n.o.Logger, grace)
 	})
 	err := g.Wait()
 	if n.producer != nil {
@@ -124,24 +123,6 @@ func (n *Node) Run(ctx context.Context, grace time.Duration) error {
 		err = errors.Join(err, n.producer.Close(cctx))
 	}
 	return err
-}
-
-// serve answers until ctx has ended and the node has drained, or broken ends: then a part of the node has failed.
-func (n *Node) serve(ctx, broken context.Context, grace time.Duration) error {
-	open, shut := context.WithCancel(broken)
-	defer shut()
-	defer context.AfterFunc(open, n.server.EndStreams)()
-	defer context.AfterFunc(ctx, func() {
-		n.server.Drain()
-		if !n.loading() { // else nobody was sent here yet
-			select {
-			case <-time.After(n.o.Drain):
-			case <-broken.Done():
-			}
-		}
-		shut()
-	})()
-	return ServeHTTP(open, n.o.Listener, httpapi.LoopbackOnly(n.o.Listener.Addr(), n.server), n.o.Logger, grace)
 }
 
 const reportEvery = 10 * time.Second

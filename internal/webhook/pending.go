@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -9,13 +10,18 @@ import (
 	"github.com/kkv-project/kkv/internal/position"
 )
 
-// entry is a key of which a target has to hear. It knows the key's newest change, not its value.
+// entry is a key of which a target has to hear. It knows the key's newest change, not its value: what a slow target
+// costs is bounded by the number and length of keys.
 type entry struct {
 	key       string
 	partition int32
+	epoch     int32
 	deleted   bool
 	inFlight  bool // in the POST under way
+	state     bool // of a whole state, and not told since that was merged
 	offset    int64
+	timestamp int64
+	reason    string    // of the deletion, where no tombstone is
 	seq       uint64    // number of its newest change
 	need      uint64    // number of its newest change of which the target has to hear; below seq if equal ones followed
 	since     time.Time // when it became pending
@@ -73,26 +79,24 @@ func (l *lane) of(e *entry) *list {
 	return &l.puts
 }
 
-// pending is what one target has to hear, one entry a key. It is not safe for concurrent use.
-//
-// It is emptied in rounds: of one partition, that of the key that has waited longest, first the puts and then the
-// deletes that were there when the round began. The bound keeps a stream of puts from holding deletes back for
-// ever, and one partition from holding back the others.
+// pending is what one target has to hear, one entry a key. It is not safe for concurrent use. What of it goes into
+// the next POST is a form's to say (v1, v2).
 type pending struct {
 	keys  map[string]*entry
 	lanes map[int32]*lane
 	age   list
 	seq   uint64
-
-	round struct {
-		active    bool
-		partition int32
-		until     uint64 // seq of the last change that belongs to it
-	}
+	trail trail
+	// A state that replaced what the target knew is told in any number of POSTs.
+	states uint64 // how many there were
+	reset  string // why this one came, while the target has not heard that it did; else ""
+	untold int    // keys of it that were not told yet
+	whole  bool   // the target knows that it has all of it; true where there was none
+	round  round  // v1's
 }
 
 func newPending() *pending {
-	return &pending{keys: map[string]*entry{}, lanes: map[int32]*lane{}, age: list{which: byAge}}
+	return &pending{keys: map[string]*entry{}, lanes: map[int32]*lane{}, age: list{which: byAge}, whole: true}
 }
 
 func (p *pending) lane(partition int32) *lane {
@@ -120,7 +124,8 @@ func (p *pending) add(c *feed.Change, quiet bool, now time.Time) (merged bool) {
 		p.unlink(e)
 	}
 	p.seq++
-	e.partition, e.offset, e.deleted, e.seq = c.Partition, c.Offset, c.Deleted, p.seq
+	e.partition, e.epoch, e.offset, e.timestamp = c.Partition, c.Epoch, c.Offset, c.Timestamp
+	e.deleted, e.reason, e.seq = c.Deleted, c.Reason, p.seq
 	if !quiet {
 		e.need = p.seq
 	}
@@ -137,10 +142,10 @@ func (p *pending) unlink(e *entry) {
 	l.gen++
 }
 
-// replace merges a whole state in which these keys live and no others: a pending key that is not among them is
-// gone, and is told as deleted. at is the state's position; newTopic says that its offsets are those of another
-// incarnation of the topic, so that what was sent for the old one binds no longer.
-func (p *pending) replace(live []feed.Change, at position.Position, newTopic bool, now time.Time) {
+// replace merges a whole state, for the reason given, in which these keys live and no others: a pending key that is
+// not among them is gone, and is told as deleted. at is the state's position; newTopic says that its offsets are
+// those of another incarnation of the topic, so that what was sent for the old one binds no longer.
+func (p *pending) replace(live []feed.Change, at position.Position, reason string, newTopic bool, now time.Time) {
 	old := p.keys
 	p.keys = make(map[string]*entry, len(live))
 	p.age = list{which: byAge}
@@ -152,7 +157,13 @@ func (p *pending) replace(live []feed.Change, at position.Position, newTopic boo
 			l.sent = -1
 		}
 	}
+	p.trail.clear()
 	p.addAll(live, now)
+	p.states++
+	p.reset, p.untold, p.whole = reason, len(p.keys), false
+	for _, e := range p.keys {
+		e.state = true
+	}
 	var gone []*entry
 	for key, e := range old {
 		if p.keys[key] == nil {
@@ -166,6 +177,33 @@ func (p *pending) replace(live []feed.Change, at position.Position, newTopic boo
 			Offset: max(0, at.Partition(e.partition).Next-1)}
 		p.add(&c, false, now)
 	}
+	p.read(at)
+}
+
+// read says that everything up to at is pending, told, or was never to be told.
+func (p *pending) read(at position.Position) { p.trail.add(p.seq, at, p.oldest(false)) }
+
+// cursor is a position from which a target that heard all POSTs so far can resume: whatever it was not told lies
+// after it. Zero: it needs the whole state. ok is false while that is not known. With told, the POST under way
+// counts as heard.
+func (p *pending) cursor(told bool) (at position.Position, ok bool) {
+	return p.trail.before(p.oldest(told))
+}
+
+// oldest is the lowest seq that is pending, but for the POST under way if that counts as told.
+func (p *pending) oldest(told bool) uint64 {
+	low := uint64(math.MaxUint64)
+	for _, l := range p.lanes {
+		for _, e := range []*entry{l.puts.front, l.deletes.front} {
+			for told && e != nil && e.inFlight {
+				e = e.links[byChange].next
+			}
+			if e != nil {
+				low = min(low, e.seq)
+			}
+		}
+	}
+	return low
 }
 
 // addAll merges changes that come in no order.
@@ -181,77 +219,41 @@ func (p *pending) addAll(cs []feed.Change, now time.Time) (merged uint64) {
 	return merged
 }
 
-// next makes the next POST, of up to maxKeys keys; nil with nothing to tell. The caller must end it, by told or
-// failed, before it calls next again.
-func (p *pending) next(topic string, maxKeys int) *post {
-	for {
-		if !p.round.active {
-			if p.age.front == nil {
-				return nil
-			}
-			p.round.active, p.round.partition, p.round.until = true, p.age.front.partition, p.seq
-		}
-		l := p.lanes[p.round.partition]
-		for _, first := range []*entry{l.puts.front, l.deletes.front} {
-			if first != nil && first.seq <= p.round.until {
-				return p.take(topic, l, first, maxKeys)
-			}
-		}
-		p.round.active = false
-	}
-}
-
-// take makes a POST of first and those behind it in its list, as far as the round and the bounds go.
-func (p *pending) take(topic string, l *lane, first *entry, maxKeys int) *post {
-	n := &post{partition: first.partition, gen: l.gen, offset: l.sent}
-	var updates []byte
-	for e := first; e != nil && e.seq <= p.round.until && len(n.items) < maxKeys; e = e.links[byChange].next {
-		size := len(updates)
-		if size > 0 {
-			updates = append(updates, ',')
-		}
-		updates = append(appendString(updates, e.key), `:{}`...)
-		if size > 0 && len(updates) > maxBody {
-			updates = updates[:size]
-			break
-		}
-		n.items = append(n.items, item{e, e.seq})
-		n.offset = max(n.offset, e.offset)
-		e.inFlight = true
-	}
-	l.sent = n.offset
-	n.encode(topic, updates)
-	return n
-}
-
-// renew makes a failed POST the one under way again. It reports whether it may: not if its partition changed.
-func (p *pending) renew(n *post) bool {
-	if p.lane(n.partition).gen != n.gen {
-		return false
-	}
-	for _, it := range n.items {
-		it.e.inFlight = true
-	}
-	return true
-}
-
 // told ends a POST that succeeded. A key that changed meanwhile stays.
 func (p *pending) told(n *post, now time.Time) {
+	if n.states == p.states {
+		if n.reset != "" {
+			p.reset = ""
+		}
+		p.whole = p.whole || n.synced
+	}
 	for _, it := range n.items {
 		e := it.e
 		e.inFlight = false
-		switch {
-		case p.keys[e.key] != e: // the state was replaced meanwhile
-		case e.need <= it.seq:
+		if p.keys[e.key] != e { // the state was replaced meanwhile
+			continue
+		}
+		if e.state {
+			e.state = false
+			p.untold--
+		}
+		if it.told() {
 			p.unlink(e)
 			p.age.remove(e)
 			delete(p.keys, e.key)
-		default:
-			// When it changed was not kept: its age is short by at most the time that the POST took.
-			e.since = now
-			p.age.remove(e)
-			p.age.pushBack(e)
+			continue
 		}
+		// When it changed was not kept: its age is short by at most the time that the POST took.
+		e.since = now
+		p.age.remove(e)
+		p.age.pushBack(e)
+	}
+}
+
+// renew makes a failed POST the one under way again.
+func (p *pending) renew(n *post) {
+	for _, it := range n.items {
+		it.e.inFlight = true
 	}
 }
 

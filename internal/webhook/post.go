@@ -3,59 +3,67 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"encoding/json"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
+
+	"github.com/kkv-project/kkv/internal/feed"
 )
 
 // post is one request, as it is sent and sent again.
 type post struct {
+	id    string // of the body: what is sent again has the same
+	items []item
+	body  []byte
+
+	// v1
 	partition int32
 	offset    int64
 	gen       uint64 // of its lane when it was made
-	items     []item
 	offsets   string // {"1":3}
-	body      []byte
+
+	// v2
+	states uint64 // the pending's when it was made
+	reset  string
+	synced bool
 }
 
 // item is a key in a post: which change of it the post tells.
 type item struct {
-	e   *entry
-	seq uint64
+	e         *entry
+	seq       uint64
+	partition int32
+	offset    int64 // of the record told, which may be newer than what was read in the feed by then; -1: none is
 }
 
-// encode writes the v1 form; updates are the members of its object of that name.
-func (n *post) encode(topic string, updates []byte) {
-	n.offsets = `{"` + strconv.Itoa(int(n.partition)) + `":` + strconv.FormatInt(n.offset, 10) + `}`
-	b := make([]byte, 0, len(updates)+len(topic)+len(n.offsets)+64)
-	b = append(b, `{"v":1,"topic":`...)
-	b = appendString(b, topic)
-	b = append(b, `,"offsets":`...)
-	b = append(b, n.offsets...)
-	b = append(b, `,"updates":{`...)
-	b = append(b, updates...)
-	n.body = append(b, `}}`...)
+// told reports whether it has told the newest change of its key.
+func (it *item) told() bool {
+	e := it.e
+	return e.need <= it.seq || !e.deleted && e.partition == it.partition && e.offset <= it.offset
 }
 
-// appendString appends s, which is UTF-8, as a JSON string. Unlike json.Marshal it leaves <, > and & alone.
-func appendString(dst []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
-			buf := bytes.NewBuffer(dst)
-			enc := json.NewEncoder(buf)
-			enc.SetEscapeHTML(false)
-			_ = enc.Encode(s) // a string into memory: cannot fail
-			return buf.Bytes()[:buf.Len()-1]
-		}
-	}
-	dst = append(dst, '"')
-	dst = append(dst, s...)
-	return append(dst, '"')
+func newPost(p *pending) *post { return &post{id: "kkv_" + rand.Text(), states: p.states} }
+
+func (n *post) add(it item) {
+	it.e.inFlight = true
+	n.items = append(n.items, it)
+}
+
+// form is a kind of body, and which of the pending changes go into one.
+type form interface {
+	// carries reports whether a body can name key.
+	carries(key []byte) bool
+	// quiet reports whether c by itself is no reason for a push.
+	quiet(c *feed.Change) bool
+	// next makes the next POST, of up to maxKeys keys; nil with nothing to tell. The caller must end it, by told or
+	// failed, before it calls next again.
+	next(p *pending, maxKeys int) *post
+	// current reports whether n, which failed, may be sent again as it is.
+	current(p *pending, n *post) bool
 }
 
 // newClient is c, or a client of our own, that follows no redirect.
@@ -98,7 +106,10 @@ func (d *Dispatcher) send(ctx context.Context, url string, n *post) error {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "kkv")
 	req.Header.Set("X-Kkv-Topic", d.o.Topic)
-	req.Header.Set("X-Kkv-Offsets", n.offsets)
+	if n.offsets != "" {
+		req.Header.Set("X-Kkv-Offsets", n.offsets)
+	}
+	d.sign(req.Header, n, time.Now())
 	// Not sent, being empty; it tells net/http that the request may be repeated on a new connection if the
 	// receiver closed the idle one (Node does after 5 s) just as we used it.
 	req.Header["Idempotency-Key"] = []string{}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kkv-project/kkv/internal/feed"
 	"github.com/kkv-project/kkv/internal/position"
+	"github.com/kkv-project/kkv/internal/wire"
 )
 
 // pass lets d of the bubble's time go by, and all that is to happen then happen.
@@ -35,6 +36,7 @@ type mut struct {
 // fakeCache is a Source with the parts of a cache that matter here.
 type fakeCache struct {
 	remember bool // ChangedSince names deleted keys, too
+	horizons bool // ChangedSince knows nothing from before a reset
 	feed     *feed.Feed
 
 	mu      sync.Mutex
@@ -42,7 +44,8 @@ type fakeCache struct {
 	next    []int64
 	keys    map[string]feed.Change // Deleted for a tombstone
 	history bool
-	events  int // batches published
+	events  int               // batches published
+	horizon position.Position // where the state last began anew
 }
 
 func newFakeCache(ringBytes int) *fakeCache {
@@ -51,9 +54,13 @@ func newFakeCache(ringBytes int) *fakeCache {
 
 func (c *fakeCache) Reader() *feed.Reader { return c.feed.Reader() }
 
-func (c *fakeCache) ChangedSince(since position.Position, f func(feed.Change)) (position.Position, *feed.Reader) {
+func (c *fakeCache) ChangedSince(since position.Position, f func(feed.Change)) (position.Position, string, *feed.Reader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	reset := ""
+	if !since.IsZero() && (!c.position().Covers(since) || c.horizons && !since.Covers(c.horizon)) {
+		since, reset = position.Position{}, "topic-recreated"
+	}
 	for _, ch := range c.keys {
 		if (ch.Deleted && (!c.remember || since.IsZero())) || ch.Offset < since.Partition(ch.Partition).Next {
 			continue
@@ -63,7 +70,21 @@ func (c *fakeCache) ChangedSince(since position.Position, f func(feed.Change)) (
 		f(ch)
 		clear(scratch) // valid only during f
 	}
-	return c.position(), c.feed.Reader()
+	return c.position(), reset, c.feed.Reader()
+}
+
+func (c *fakeCache) Newest(keys [][]byte) ([]feed.Change, position.Position) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]feed.Change, len(keys))
+	for i, key := range keys {
+		if ch, ok := c.keys[string(key)]; ok && !ch.Deleted {
+			out[i] = ch
+		} else {
+			out[i] = feed.Change{Key: key, Deleted: true}
+		}
+	}
+	return out, c.position()
 }
 
 func (c *fakeCache) position() position.Position {
@@ -117,7 +138,13 @@ func (c *fakeCache) reset(newTopic bool, keep func(key string) bool) {
 		}
 	}
 	c.events++
-	c.feed.Publish(&feed.Batch{Reset: "topic-recreated", Position: c.position()})
+	for i := range c.next { // so that no position from before is one after
+		if c.horizons {
+			c.next[i]++
+		}
+	}
+	c.horizon = c.position()
+	c.feed.Publish(&feed.Batch{Reset: "topic-recreated", Position: c.horizon})
 }
 
 func (c *fakeCache) get(key string) (value string, found bool, next []int64) {
@@ -135,9 +162,49 @@ type call struct {
 	keys      []string
 	body      string
 	events    int // of the cache when it came in
+	header    http.Header
+	v2        bodyV2
+}
+
+// bodyV2 is a v2 body as a receiver reads it.
+type bodyV2 struct {
+	ID, Topic, Reset, Position string
+	Synced                     bool
+	Changes                    []json.RawMessage
+
+	lines  []wire.Change
+	epochs []int32
+}
+
+func (b *bodyV2) parse(t *testing.T) {
+	for _, raw := range b.Changes {
+		c, err := wire.ParseNDJSON(raw)
+		if err != nil {
+			t.Error(err)
+		}
+		var e struct{ Epoch *int32 }
+		if err := json.Unmarshal(raw, &e); err != nil || e.Epoch == nil {
+			t.Errorf("epoch of %s: %v", raw, err)
+			continue
+		}
+		b.lines, b.epochs = append(b.lines, c), append(b.epochs, *e.Epoch)
+	}
 }
 
 func (c call) String() string {
+	if c.v2.ID != "" {
+		var s []string
+		if c.v2.Reset != "" {
+			s = append(s, "reset")
+		}
+		for _, l := range c.v2.lines {
+			s = append(s, fmt.Sprintf("%s=%s@%d:%d", l.Key, l.Value, l.Partition, l.Offset))
+		}
+		if c.v2.Synced {
+			s = append(s, "synced")
+		}
+		return strings.Join(s, " ")
+	}
 	return fmt.Sprintf("%d:%d %s", c.partition, c.offset, strings.Join(c.keys, ","))
 }
 
@@ -228,7 +295,14 @@ func (r *rig) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := call{at: time.Since(r.start), body: string(body)}
+	c := call{at: time.Since(r.start), body: string(body), header: req.Header}
+	if r.d.o.V2 {
+		if err := json.Unmarshal(body, &c.v2); err != nil || c.v2.Topic != "fixture" || c.v2.ID != req.Header.Get("Webhook-Id") {
+			r.t.Errorf("body %s: %v", body, err)
+		}
+		c.v2.parse(r.t)
+		return r.answer(req, c)
+	}
 	var b struct {
 		V       int
 		Topic   string
@@ -246,6 +320,11 @@ func (r *rig) RoundTrip(req *http.Request) (*http.Response, error) {
 	if got, want := req.Header.Get("x-kkv-offsets"), fmt.Sprintf(`{"%d":%d}`, c.partition, c.offset); got != want {
 		r.t.Errorf("x-kkv-offsets %s, want %s", got, want)
 	}
+	return r.answer(req, c)
+}
+
+// answer hands c to its host, and answers as that wants to.
+func (r *rig) answer(req *http.Request, c call) (resp *http.Response, err error) {
 	r.cache.mu.Lock()
 	c.events = r.cache.events
 	r.cache.mu.Unlock()

@@ -193,7 +193,7 @@ func TestBounds(t *testing.T) {
 		}
 
 		// Keys so long that a body would grow beyond what Node's body-parser takes; one that does so alone.
-		ms = []mut{{0, strings.Repeat("x", 3*maxBody), "1"}}
+		ms = []mut{{0, strings.Repeat("x", 3*maxBodyV1), "1"}}
 		for i := range 100 {
 			ms = append(ms, mut{0, fmt.Sprintf("%05000d", i), "1"})
 		}
@@ -263,7 +263,7 @@ func byHand(c *fakeCache, o Options) *target {
 func drain(t *target) (posts []string) {
 	for t.read() == (<-chan struct{})(closed) {
 	}
-	for n := t.pending.next("fixture", 100); n != nil; n = t.pending.next("fixture", 100) {
+	for n := t.d.form.next(t.pending, 100); n != nil; n = t.d.form.next(t.pending, 100) {
 		c := call{partition: n.partition, offset: n.offset}
 		for _, it := range n.items {
 			c.keys = append(c.keys, it.e.key)
@@ -385,10 +385,11 @@ func TestRetryIsTheSame(t *testing.T) {
 	// A state that has the key elsewhere changes the partition.
 	p := newPending()
 	p.add(&feed.Change{Key: []byte("k")}, false, time.Time{})
-	n := p.next("t", 1)
+	v := v1{"t"}
+	n := v.next(p, 1)
 	p.failed(n)
-	p.replace([]feed.Change{{Key: []byte("k"), Partition: 1}}, position.Position{}, true, time.Time{})
-	if p.renew(n) {
+	p.replace([]feed.Change{{Key: []byte("k"), Partition: 1}}, position.Position{}, "topic-recreated", true, time.Time{})
+	if v.current(p, n) {
 		t.Error("a POST outlived its state")
 	}
 }
@@ -411,7 +412,7 @@ func TestRoundsAreFair(t *testing.T) {
 		if i == 0 {
 			put(0, "c0", false)
 		}
-		n := p.next("t", 2)
+		n := v1{"t"}.next(p, 2)
 		var keys []string
 		for _, it := range n.items {
 			keys = append(keys, it.e.key)

@@ -19,11 +19,7 @@ type Stats struct {
 	Suppressed uint64
 	// InvalidKeys counts changes left out because their key is not UTF-8.
 	InvalidKeys uint64
-	// Merged counts changes that took the place of an older one of their key which a target had not yet heard.
-	Merged uint64
-	// Retries counts POSTs that followed a failed one.
-	Retries uint64
-	Targets []TargetStats // by ID
+	Targets     []TargetStats // by ID
 }
 
 // TargetStats is the state of one listed target.
@@ -31,6 +27,8 @@ type TargetStats struct {
 	ID            string
 	URL           string // without its password
 	Ready         bool
+	Merged        uint64        // changes that took the place of an older one of their key which it had not yet heard
+	Retries       uint64        // POSTs that followed a failed one
 	PendingKeys   int           // keys to tell, those in a POST under way included
 	OldestPending time.Duration // for how long the first of them has been waiting; 0 with none
 	Failing       int           // failures in a row
@@ -40,8 +38,7 @@ type TargetStats struct {
 // Stats returns the counters and the listed targets.
 func (d *Dispatcher) Stats() Stats {
 	s := Stats{Dispatched: d.dispatched.Load(), OK: d.ok.Load(), Failures: d.failures.Load(),
-		Suppressed: d.suppressed.Load(), InvalidKeys: d.invalid.Load(), Merged: d.merged.Load(),
-		Retries: d.retries.Load()}
+		Suppressed: d.suppressed.Load(), InvalidKeys: d.invalid.Load()}
 	d.mu.Lock()
 	targets := make([]*target, 0, len(d.targets))
 	for _, t := range d.targets {
@@ -59,6 +56,7 @@ func (t *target) stats() TargetStats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := TargetStats{ID: t.id, URL: redacted(t.url), Ready: t.ready, PendingKeys: len(t.pending.keys),
+		Merged: t.merged, Retries: t.retries,
 		Failing: t.failing, LastError: t.lastErr}
 	if oldest := t.pending.age.front; oldest != nil {
 		s.OldestPending = time.Since(oldest.since)

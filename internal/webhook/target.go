@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -21,7 +22,8 @@ type target struct {
 	poke   chan struct{} // of capacity 1: url or ready changed
 
 	reader *feed.Reader
-	pos    position.Position // all up to it is told, pending, or was never to be told
+	start  start
+	from   position.Position // where start is fromPosition
 	live   bool              // something other than skipped history was read
 
 	done     chan error // of capacity 1: how the POST under way ended
@@ -37,14 +39,45 @@ type target struct {
 	ready   bool
 	wake    bool // forget the pause: the receiver has moved or turned ready
 	pending *pending
+	merged  uint64
+	retries uint64
 	failing int // failures in a row
 	lastErr string
 	since   time.Time // of the first of them
 }
 
+// start is what a target is told first. It is done, and fromReader from then on, once the cache is ready.
+type start int
+
+const (
+	fromReader   start = iota // what its reader brings
+	fromPosition              // what changed since a position
+	fromState                 // everything
+)
+
 func newTarget(d *Dispatcher, l Target, cancel context.CancelFunc) *target {
-	return &target{d: d, id: l.ID, url: l.URL, ready: l.Ready, cancel: cancel, poke: make(chan struct{}, 1),
+	t := &target{d: d, id: l.ID, url: l.URL, ready: l.Ready, cancel: cancel, poke: make(chan struct{}, 1),
 		reader: d.o.Source.Reader(), done: make(chan error, 1), maxKeys: d.o.MaxKeysPerPost, pending: newPending()}
+	t.start, t.from = d.starts()
+	return t
+}
+
+// starts says how a target starts that has a reader from now on.
+func (d *Dispatcher) starts() (start, position.Position) {
+	if d.o.Loading() {
+		if d.o.V2 {
+			return fromState, position.Position{}
+		}
+		return fromReader, position.Position{} // as the original: what is read once the cache is ready
+	}
+	from, reaches, ok := d.past.before(time.Now())
+	if d.o.V2 && !reaches {
+		return fromState, position.Position{}
+	}
+	if !ok {
+		_, from = d.o.Source.Newest(nil)
+	}
+	return fromPosition, from
 }
 
 // update takes over what a new list says of the target.
@@ -71,7 +104,7 @@ func (t *target) run(ctx context.Context) {
 	defer t.pause.Stop()
 	for ctx.Err() == nil {
 		more := t.read()
-		t.start(ctx)
+		t.send(ctx)
 		select {
 		case <-more:
 		case err := <-t.done:
@@ -89,19 +122,26 @@ func (t *target) run(ctx context.Context) {
 
 // read merges one batch, if there is one, and returns a channel that is closed when there is more to read.
 func (t *target) read() <-chan struct{} {
+	if t.start != fromReader && !t.d.o.Loading() {
+		t.begin()
+		return closed
+	}
 	b, more, err := t.reader.TryNext()
 	switch {
 	case err != nil: // ErrLagged
 		t.lagged()
 	case b == nil:
 		return more
+	case t.start != fromReader: // begin finds it in the cache
 	case b.History && !t.d.o.History:
-		t.pos = b.Position
+		t.mu.Lock()
+		t.pending.read(b.Position)
+		t.mu.Unlock()
 	case b.Reset != "":
 		t.live = true
-		t.catchUp(position.Position{})
+		t.catchUp(position.Position{}, b.Reset)
 		// The state just merged does not name what was deleted between the reset and now.
-		t.catchUp(b.Position)
+		t.catchUp(b.Position, b.Reset)
 	default:
 		t.live = true
 		t.merge(b)
@@ -109,18 +149,25 @@ func (t *target) read() <-chan struct{} {
 	return closed
 }
 
+// begin tells what is to be told first.
+func (t *target) begin() {
+	if t.start == fromState {
+		t.from = position.Position{}
+	}
+	t.start, t.live = fromReader, true
+	t.catchUp(t.from, reasonNone)
+}
+
 func (t *target) merge(b *feed.Batch) {
 	now := time.Now()
-	var merged uint64
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	for i := range b.Changes {
-		if c := &b.Changes[i]; t.d.valid(c.Key) && t.pending.add(c, suppress(c), now) {
-			merged++
+		if c := &b.Changes[i]; t.d.carries(c.Key) && t.pending.add(c, t.d.form.quiet(c), now) {
+			t.merged++
 		}
 	}
-	t.mu.Unlock()
-	t.pos = b.Position
-	t.d.merged.Add(merged)
+	t.pending.read(b.Position)
 }
 
 // lagged finds the way back after falling off the ring.
@@ -134,41 +181,37 @@ func (t *target) lagged() {
 		}
 	}
 	t.live = true
-	t.catchUp(t.pos)
+	t.catchUp(t.pending.trail.last(), reasonNone)
 }
 
-// catchUp merges what changed since then, or the whole state for the zero Position. What it merges is told even
-// if the value is an equal one: that cannot be known here.
-func (t *target) catchUp(since position.Position) {
-	changes, at, r := t.changedSince(since)
-	if !since.IsZero() && !at.Covers(since) { // a reset was missed: the log is another, or shorter
-		since = position.Position{}
-		changes, at, r = t.changedSince(since)
-	}
-	now := time.Now()
-	t.mu.Lock()
-	if since.IsZero() {
-		t.pending.replace(changes, at, at.TopicID() != t.pos.TopicID(), now)
-	} else {
-		t.d.merged.Add(t.pending.addAll(changes, now))
-	}
-	t.mu.Unlock()
-	t.pos, t.reader = at, r
-}
-
-func (t *target) changedSince(since position.Position) ([]feed.Change, position.Position, *feed.Reader) {
+// catchUp merges what changed since then, or the whole state for the zero Position, for which there is a reason. What
+// it merges is told even if the value is an equal one: that cannot be known here.
+func (t *target) catchUp(since position.Position, reason string) {
 	var changes []feed.Change
-	at, r := t.d.o.Source.ChangedSince(since, func(c feed.Change) {
-		if t.d.valid(c.Key) {
-			changes = append(changes, feed.Change{Key: bytes.Clone(c.Key), Deleted: c.Deleted,
-				Partition: c.Partition, Offset: c.Offset})
+	at, reset, r := t.d.o.Source.ChangedSince(since, func(c feed.Change) {
+		if t.d.carries(c.Key) {
+			c.Key, c.Value, c.Headers = bytes.Clone(c.Key), nil, nil
+			changes = append(changes, c)
 		}
 	})
-	return changes, at, r
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if since.IsZero() || reset != "" {
+		before := t.pending.trail.last()
+		t.pending.replace(changes, at, cmp.Or(reset, reason), at.TopicID() != before.TopicID(), now)
+	} else {
+		t.merged += t.pending.addAll(changes, now)
+		t.pending.read(at)
+	}
+	t.reader = r
 }
 
-// start sends the next POST, if it is time for one.
-func (t *target) start(ctx context.Context) {
+// reasonNone: a target is told the whole state since no position is known up to which it was told.
+const reasonNone = "no-position"
+
+// send sends the next POST, if it is time for one.
+func (t *target) send(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.wake {
@@ -180,13 +223,13 @@ func (t *target) start(ctx context.Context) {
 	}
 	n := t.retry
 	t.retry = nil
-	if n == nil || !t.pending.renew(n) {
-		if n = t.pending.next(t.d.o.Topic, t.maxKeys); n == nil {
-			return
-		}
+	if n != nil && t.d.form.current(t.pending, n) {
+		t.pending.renew(n)
+	} else if n = t.d.form.next(t.pending, t.maxKeys); n == nil {
+		return
 	}
 	if t.failing > 0 {
-		t.d.retries.Add(1)
+		t.retries++
 	}
 	t.inFlight = n
 	url := t.url
@@ -213,7 +256,7 @@ func (t *target) ended(ctx context.Context, err error) {
 		return // cancelled by us
 	}
 	t.d.failures.Add(1)
-	t.d.merged.Add(t.pending.failed(n))
+	t.merged += t.pending.failed(n)
 	t.retry = n
 	if status := statusError(0); errors.As(err, &status) && status == http.StatusRequestEntityTooLarge && len(n.items) > 1 {
 		t.maxKeys, t.retry = len(n.items)/2, nil

@@ -1,13 +1,14 @@
-// Package webhook tells applications over HTTP which keys have changed: the POST of Yolean's kafka-keyvalue,
-// byte for byte (its v1 body), but never given up (DESIGN decision 8, GUARANTEES rule 17).
+// Package webhook tells applications over HTTP what has changed, and never gives up (DESIGN decision 8, GUARANTEES
+// rule 17): with the POST of Yolean's kafka-keyvalue, byte for byte (v1: which keys), or with a body of our own (v2:
+// values, deletes, positions), signed as Standard Webhooks have it.
 //
 // Each target has a goroutine of its own that reads the feed at its own cursor and merges what it reads into the
 // target's pending keys: one entry a key, whatever happened to it meanwhile. So a slow or dead target delays only
 // itself, and what it costs is bounded by the number of keys. One POST is under way per target; a failed one is
 // tried again for ever, after a pause that doubles from Options.Backoff to 60 s and of which a random half is
-// left out. A try again is byte-identical unless the partition changed meanwhile: then it is merged anew.
+// left out. A try again is byte-identical unless what it tells changed meanwhile: then it is merged anew.
 //
-// Invariants, each with the fault that it prevents:
+// Invariants of v1, each with the fault that it prevents:
 //   - A POST holds keys of one partition and its one offset is never lower than one that the target was already
 //     sent for that partition. The npm client keeps, per key, the highest offset of the POST that named it, and
 //     ignores a POST that is not above it.
@@ -33,7 +34,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
@@ -48,7 +48,6 @@ const (
 	DefaultMaxKeysPerPost = 1000
 
 	maxBackoff = 60 * time.Second
-	maxBody    = 64 << 10 // bytes; see the package comment
 	maxDrain   = 64 << 10 // bytes of an answer that are read, so that its connection can be used again
 )
 
@@ -56,12 +55,14 @@ const (
 type Source interface {
 	// Reader starts at the next batch that the cache applies.
 	Reader() *feed.Reader
-	// ChangedSince calls f for every live key whose newest record lies at or after since (all live keys for the
-	// zero Position, or one that is not of this log's lineage), in any order, and returns the position of that
-	// state together with a reader that starts right after it. Of keys deleted since then it may name those that
-	// it remembers; for the zero Position it names live keys only. A Change and its bytes are valid only during
-	// the call of f.
-	ChangedSince(since position.Position, f func(feed.Change)) (position.Position, *feed.Reader)
+	// ChangedSince calls f for every key touched at or after since, put or deleted, in any order, and returns the
+	// position of that state together with a reader that starts right after it. A reset other than "" says why that
+	// cannot be known: f got all live keys. So it does for the zero Position. A Change and its bytes are valid only
+	// during the call of f.
+	ChangedSince(since position.Position, f func(feed.Change)) (at position.Position, reset string, r *feed.Reader)
+	// Newest returns what the cache has of each key now, a deleted Change if nothing, all of one state, with that
+	// state's position: the zero one before the cache is ready. The bytes are views.
+	Newest(keys [][]byte) ([]feed.Change, position.Position)
 }
 
 // Options of New. Source and Topic are required.
@@ -69,6 +70,13 @@ type Options struct {
 	Source  Source
 	Topic   string
 	Targets Targets // nil: none
+	// V2: bodies with values, of any partition, in place of the original's.
+	V2 bool
+	// Secrets sign the POSTs, if there are any.
+	Secrets []Secret
+	// Lookback: a receiver that is first seen while the cache is ready is told what has changed for so long, if that is
+	// known.
+	Lookback time.Duration
 	// Backoff is the pause after the first failure; it doubles up to 60 s (or stays, if itself longer), and each
 	// pause is cut by a random part of up to one half. 0 means DefaultBackoff.
 	Backoff time.Duration
@@ -77,10 +85,10 @@ type Options struct {
 	// Client sends the POSTs; it must heed the request's context. Redirects are never followed, whatever it says.
 	// nil: one of our own, which takes no proxy from the environment, since targets stand beside the cache.
 	Client *http.Client
-	// History: also push what was read while loading (the setting ONUPDATE_AFTER_OFFSET=earliest).
+	// History: also push what was read while loading (the setting ONUPDATE_AFTER_OFFSET=earliest). Not in v2, which
+	// begins with the whole state.
 	History bool
-	// Loading reports whether the cache has not yet been ready for the first time. It is asked only when a reader
-	// fell off the ring before it had seen anything live, to tell history from changes. nil: never loading.
+	// Loading reports whether the cache has not yet been ready for the first time. nil: never loading.
 	Loading func() bool
 	// MaxKeysPerPost bounds the keys of one POST; 0 means DefaultMaxKeysPerPost. Its body has a bound of its own.
 	MaxKeysPerPost int
@@ -92,9 +100,11 @@ type Dispatcher struct {
 	o      Options
 	client *http.Client
 	own    bool // client is ours to close
+	form   form
+	past   past
 
 	dispatched, suppressed, invalid atomic.Uint64
-	ok, failures, merged, retries   atomic.Uint64
+	ok, failures                    atomic.Uint64
 	invalidOnce                     sync.Once
 
 	mu      sync.Mutex
@@ -122,7 +132,10 @@ func New(o Options) *Dispatcher {
 		o.Logger = slog.Default()
 	}
 	d := &Dispatcher{o: o, targets: map[string]*target{}, own: o.Client == nil}
-	d.client = newClient(o.Client)
+	d.client, d.form, d.past.back = newClient(o.Client), v1{o.Topic}, o.Lookback
+	if o.V2 {
+		d.form, d.o.History = v2{o.Topic, o.Source}, false
+	}
 	return d
 }
 
@@ -197,12 +210,15 @@ func (d *Dispatcher) count(ctx context.Context, r *feed.Reader) {
 		case b.History && !d.o.History:
 			continue
 		}
+		if !b.History {
+			d.past.add(time.Now(), b.Position)
+		}
 		push := b.Reset != ""
 		for i := range b.Changes {
 			switch c := &b.Changes[i]; {
-			case !d.valid(c.Key):
+			case !d.carries(c.Key):
 				d.invalid.Add(1)
-			case suppress(c):
+			case d.form.quiet(c):
 				d.suppressed.Add(1)
 			default:
 				push = true
@@ -214,17 +230,14 @@ func (d *Dispatcher) count(ctx context.Context, r *feed.Reader) {
 	}
 }
 
-// suppress reports whether c by itself is no reason for a push (rule 17: never where expiry touched the key).
-func suppress(c *feed.Change) bool { return c.Equal && c.Reason == "" }
-
-// valid reports whether a JSON body can name key.
-func (d *Dispatcher) valid(key []byte) bool {
-	if utf8.Valid(key) {
+// carries reports whether a body can name key.
+func (d *Dispatcher) carries(key []byte) bool {
+	if d.form.carries(key) {
 		return true
 	}
 	d.invalidOnce.Do(func() {
-		d.o.Logger.Warn("webhooks leave out keys that are not UTF-8, for JSON cannot name them; applications "+
-			"that need them should read the watch instead (logged once, counted)",
+		d.o.Logger.Warn("webhooks of the form v1 leave out keys that are not UTF-8, for JSON cannot name them; applications "+
+			"that need them should read the watch, or be sent --webhook-body v2 (logged once, counted)",
 			"topic", d.o.Topic, "key", fmt.Sprintf("%.64q", key))
 	})
 	return false

@@ -133,12 +133,12 @@ func TestMergedWhileDown(t *testing.T) {
 		}
 		synctest.Wait()
 		s := r.d.Stats()
-		if s.OK != 0 || s.Failures != uint64(len(down)) || s.Retries != uint64(len(down))-1 || s.Dispatched != 101 {
+		if s.OK != 0 || s.Failures != uint64(len(down)) || s.Targets[0].Retries != uint64(len(down))-1 || s.Dispatched != 101 {
 			t.Errorf("%+v", s)
 		}
 		target := s.Targets[0]
 		target.LastError, _, _ = strings.Cut(target.LastError, ";")
-		want := TargetStats{ID: "http://a/updates", URL: "http://a/updates", Ready: true, PendingKeys: 3,
+		want := TargetStats{ID: "http://a/updates", URL: "http://a/updates", Ready: true, PendingKeys: 3, Merged: 100 + 99, Retries: uint64(len(down)) - 1,
 			OldestPending: time.Hour, Failing: len(down), LastError: "answered 503 Service Unavailable"}
 		if diff := cmp.Diff(want, target); diff != "" {
 			t.Error(diff)
@@ -148,7 +148,7 @@ func TestMergedWhileDown(t *testing.T) {
 		// In order of change, k's newest being after l's; partition 0 first, for it has waited longest.
 		r.expect("a", "0:101 l,k", "1:99 m")
 		s = r.d.Stats()
-		if s.OK != 2 || s.Merged != 100+99 || s.Targets[0].PendingKeys != 0 || s.Targets[0].LastError != "" {
+		if s.OK != 2 || s.Targets[0].Merged != 100+99 || s.Targets[0].PendingKeys != 0 || s.Targets[0].LastError != "" {
 			t.Errorf("%+v", s)
 		}
 		if fails, again := r.logs.count("webhook target fails"), r.logs.count("answers again"); fails != 1 || again != 1 ||

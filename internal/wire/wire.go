@@ -58,7 +58,7 @@ func AppendNDJSON(dst []byte, c *Change) []byte {
 	dst = append(dst, '"')
 	if c.Position != "" {
 		dst = append(dst, `,"position":`...)
-		dst = appendString(dst, c.Position)
+		dst = AppendString(dst, c.Position)
 	}
 	dst = append(dst, ',')
 	n := len(dst)
@@ -106,14 +106,14 @@ func appendFields(dst []byte, c *Change) []byte {
 		return strconv.AppendInt(dst, c.AgeMs, 10)
 	case Reset:
 		dst = append(dst, `"reason":`...)
-		return appendString(dst, c.Reason)
+		return AppendString(dst, c.Reason)
 	case Closing:
 		dst = append(dst, `"retryMs":`...)
 		return strconv.AppendInt(dst, c.RetryMs, 10)
 	}
 	if utf8.Valid(c.Key) {
 		dst = append(dst, `"key":`...)
-		dst = appendString(dst, string(c.Key))
+		dst = AppendString(dst, string(c.Key))
 	} else {
 		dst = append(dst, `"keyBase64":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, c.Key)
@@ -135,7 +135,7 @@ func appendFields(dst []byte, c *Change) []byte {
 	}
 	if c.Reason != "" {
 		dst = append(dst, `,"reason":`...)
-		dst = appendString(dst, c.Reason)
+		dst = AppendString(dst, c.Reason)
 	}
 	return dst
 }
@@ -154,7 +154,7 @@ func AppendValue(dst, v []byte) []byte {
 		return append(dst, v...)
 	}
 	dst = append(dst, `,"text":`...)
-	return appendString(dst, string(v))
+	return AppendString(dst, string(v))
 }
 
 // verbatim: JSON without a line break. A JSON reader drops white space around a value, so such a value would
@@ -175,7 +175,7 @@ func appendHeaders(dst []byte, hs []Header) []byte {
 			dst = append(dst, ',')
 		}
 		dst = append(dst, `{"key":`...)
-		dst = appendString(dst, h.Key)
+		dst = AppendString(dst, h.Key)
 		dst = append(dst, `,"value":`...)
 		if h.Value == nil {
 			dst = append(dst, `null}`...)
@@ -188,8 +188,8 @@ func appendHeaders(dst []byte, hs []Header) []byte {
 	return append(dst, ']')
 }
 
-// appendString appends s as a JSON string, without a detour for the usual plain text.
-func appendString(dst []byte, s string) []byte {
+// AppendString appends s, which is UTF-8, as a JSON string that leaves <, > and & alone, without a detour for the usual plain text.
+func AppendString(dst []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
 			b := bytes.NewBuffer(dst)

@@ -37,6 +37,7 @@ var suite = []struct {
 	{"Metrics", testMetrics},
 	{"Webhook", testWebhook},
 	{"WebhookRetries", testWebhookRetries},
+	{"WebhookV2", testWebhookV2},
 	{"Version1Start", testVersion1Start},
 	{"TermWhileLoading", testTermWhileLoading},
 }
