@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Tests that start kkv, a broker, npm or a browser; all other packages are fast and need nothing but Go.
-slow := /test/(apachekafka|browser|docs|e2e|kube|nodejs)$$
+slow := /test/(apachekafka|browser|docs|e2e|kafkaproof|kube|nodejs)$$
 fast_packages = $$(go list ./... | grep -vE '$(slow)')
 
 # The linter is built once for each version of it and of Go.
@@ -39,6 +39,7 @@ e2e: ## kkv as a process, on its embedded broker; the commands and links of the 
 e2e-kafka: ## kkv as a process, on Apache Kafka (Java and Maven)
 	go test -count=1 -timeout 12m $(ARGS) ./test/apachekafka
 	go test -count=1 -timeout 12m -run ApacheKafka $(ARGS) ./test/e2e
+	go test -count=1 -timeout 12m $(ARGS) ./test/kafkaproof
 
 .PHONY: nodejs
 nodejs: ## The Node.js example on the original's npm client (Node.js and npm)

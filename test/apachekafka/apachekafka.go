@@ -59,13 +59,14 @@ func WithUser(user, password string) Option {
 
 // A Broker is one Apache Kafka process, broker and controller in one. Its methods must be called from the test's goroutine.
 type Broker struct {
+	// ID is the broker's node id, from 1.
+	ID int32
 	// Bootstrap is the broker's host:port. It stays the same over restarts.
 	Bootstrap string
 	// SASLBootstrap is where WithUser's user gets in; empty without it.
 	SASLBootstrap string
 
 	t         testing.TB
-	id        int
 	dir       string // config, log and data
 	classpath string
 	heap      string
@@ -76,11 +77,12 @@ type Broker struct {
 // skipped if the machine lacks Java or Maven. When the test ends the broker is killed and its data removed.
 func Start(t testing.TB, opts ...Option) *Broker {
 	t.Helper()
-	return start(t, 1, opts)[0]
+	return StartCluster(t, 1, opts...)[0]
 }
 
-// start runs a cluster of n combined brokers and controllers, node ids from 1.
-func start(t testing.TB, n int, opts []Option) []*Broker {
+// StartCluster is Start for a cluster of n brokers, each a controller too: it lives while more than half of them do. Topics and
+// Kafka's own logs have min(n, 3) replicas; each JVM takes half a gigabyte and, while it starts, a core.
+func StartCluster(t testing.TB, n int, opts ...Option) []*Broker {
 	t.Helper()
 	require.Need(t, require.Kafka)
 	o := options{properties: map[string]string{}, heap: "512m"}
@@ -99,10 +101,10 @@ func start(t testing.TB, n int, opts []Option) []*Broker {
 	for i := range n {
 		b := &Broker{
 			Bootstrap: fmt.Sprintf("127.0.0.1:%d", ports[i]),
-			t:         t, id: i + 1, dir: t.TempDir(), classpath: classpath, heap: o.heap,
+			ID:        int32(i + 1), t: t, dir: t.TempDir(), classpath: classpath, heap: o.heap,
 		}
 		properties := map[string]string{
-			"node.id":                          fmt.Sprint(b.id),
+			"node.id":                          fmt.Sprint(b.ID),
 			"process.roles":                    "broker,controller",
 			"controller.quorum.voters":         strings.Join(voters, ","),
 			"listeners":                        fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", b.Bootstrap, ports[n+i]),
@@ -112,6 +114,7 @@ func start(t testing.TB, n int, opts []Option) []*Broker {
 			"listener.security.protocol.map":   "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 			"log.dirs":                         filepath.Join(b.dir, "data"),
 			"auto.create.topics.enable":        "false",
+			"default.replication.factor":       fmt.Sprint(min(n, 3)),
 			"group.initial.rebalance.delay.ms": "0",
 			// One partition of each internal topic: a start creates fewer files.
 			"offsets.topic.num.partitions":                     "1",
@@ -186,10 +189,11 @@ func (b *Broker) CreateTopic(topic string, partitions int32, configs map[string]
 	CreateTopic(b.t, b.Bootstrap, topic, partitions, configs)
 }
 
-// CreateTopic makes a topic on any Kafka, Apache's or not; see [Broker.CreateTopic].
+// CreateTopic makes a topic on any Kafka, Apache's or not; bootstrap is one address or several, comma-separated. See
+// [Broker.CreateTopic].
 func CreateTopic(t testing.TB, bootstrap, topic string, partitions int32, configs map[string]string) {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap))
+	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(bootstrap, ",")...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,14 +237,14 @@ func (b *Broker) format() {
 	cmd := exec.Command("java", b.java("kafka.tools.StorageTool", "format", "--cluster-id", clusterID,
 		"--config", filepath.Join(b.dir, "server.properties"))...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		b.t.Fatalf("format the data directory of broker %d: %v\n%s", b.id, err, out)
+		b.t.Fatalf("format the data directory of broker %d: %v\n%s", b.ID, err, out)
 	}
 }
 
 func (b *Broker) run() {
 	b.t.Helper()
 	b.process = process.Start(b.t, process.Options{
-		Name: fmt.Sprintf("Apache Kafka broker %d", b.id),
+		Name: fmt.Sprintf("Apache Kafka broker %d", b.ID),
 		Path: "java",
 		Args: b.java("kafka.Kafka", filepath.Join(b.dir, "server.properties")),
 		Dir:  b.dir,
@@ -263,15 +267,15 @@ func (b *Broker) awaitReady() {
 		ctx, cancel := context.WithTimeout(b.t.Context(), 2*time.Second)
 		brokers, err := admin.ListBrokers(ctx)
 		cancel()
-		if err == nil && slices.Contains(brokers.NodeIDs(), int32(b.id)) {
+		if err == nil && slices.Contains(brokers.NodeIDs(), b.ID) {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-b.process.Done():
-			b.t.Fatalf("broker %d ended while starting; its last lines:\n%s", b.id, b.process.Tail(40))
+			b.t.Fatalf("broker %d ended while starting; its last lines:\n%s", b.ID, b.process.Tail(40))
 		case <-deadline:
-			b.t.Fatalf("broker %d is not ready after %v (%v); its last lines:\n%s", b.id, startTimeout, err, b.process.Tail(40))
+			b.t.Fatalf("broker %d is not ready after %v (%v); its last lines:\n%s", b.ID, startTimeout, err, b.process.Tail(40))
 		}
 	}
 }

@@ -1,0 +1,90 @@
+package kafkaproof
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kkv-project/kkv/test/harness"
+)
+
+// eager makes a topic whose every record can be compacted away within a second or two, tombstones too.
+var eager = map[string]string{"segment.ms": "100", "delete.retention.ms": "100", "min.cleanable.dirty.ratio": "0.01"}
+
+// compact writes until the log meets the condition. A segment is rolled by a write, and only rolled ones are cleaned; a tombstone
+// goes in the second cleaning after its first, and no sooner than delete.retention.ms.
+func (k *kafka) compact(t *testing.T, topic string, write func(), done func(log []*kgo.Record) bool) {
+	t.Helper()
+	began, last := time.Now(), time.Time{}
+	harness.Eventually(t, patience, nil, func() error {
+		if time.Since(last) < 150*time.Millisecond {
+			return fmt.Errorf("not compacted")
+		}
+		write()
+		last = time.Now()
+		log := k.read(t, topic)
+		if !done(log) {
+			return fmt.Errorf("not compacted: %d records left", len(log))
+		}
+		return nil
+	})
+	t.Logf("compacted after %v", time.Since(began).Round(time.Millisecond))
+}
+
+// testCompaction: the tombstone of a deleted key is compacted away. A replica that was started later cannot know of
+// it, and answers a watch from before with reset.
+func testCompaction(t *testing.T, k *kafka) {
+	topic := k.topic(t, 1, eager)
+	plain := k.producer(t, topic)
+	for i := range 20 {
+		send(t, plain, record(0, fmt.Sprint("key-", i), []byte("1")))
+	}
+	old := k.serve(t, topic)
+	before := old.want(t, "key-7", "1", fresh)
+	send(t, plain, record(0, "key-7", nil), record(0, "key-8", []byte("2")))
+	n := 0
+	k.compact(t, topic, func() {
+		n++
+		send(t, plain, record(0, "filler", fmt.Append(nil, n)))
+	}, func(log []*kgo.Record) bool {
+		return !slices.ContainsFunc(log, func(r *kgo.Record) bool { return string(r.Key) == "key-7" })
+	})
+
+	young := k.serve(t, topic)
+	young.wantLog(t, k)
+	old.wantLog(t, k)
+	young.want(t, "key-7", "", atLeast(before))
+	end := young.status(t).Partitions[0].Position
+	old.wantPositions(t, end)
+
+	// The reset is followed by the whole state, in which the key is not.
+	got := brief(young.watch(t, before).until(synced))
+	if len(got) != 22 || got[0] != "reset beyond-horizon" || slices.ContainsFunc(got, func(e string) bool { return e == "put key-7=1" }) {
+		t.Errorf("watch of the younger replica: %d events %q, want a reset, 20 puts without key-7, synced", len(got), got)
+	}
+}
+
+// testCompactedTail: a partition in which nothing is left but the marker of an aborted transaction; a poll shows none of it.
+func testCompactedTail(t *testing.T, k *kafka) {
+	topic := k.topic(t, 1, eager)
+	plain, tx := k.producer(t, topic), k.producer(t, topic, kgo.TransactionalID(topic))
+	for range 5 {
+		send(t, plain, record(0, "a", []byte("1")))
+	}
+	send(t, plain, record(0, "a", nil))
+	k.compact(t, topic, func() {
+		begin(t, tx, record(0, "a", []byte("aborted")))
+		end(t, tx, kgo.TryAbort)
+	}, func(log []*kgo.Record) bool {
+		return !slices.ContainsFunc(log, func(r *kgo.Record) bool { return !r.Attrs.IsControl() })
+	})
+	r := k.serve(t, topic)
+	r.wantLog(t, k)
+	r.want(t, "a", "", fresh)
+	if p := r.status(t).Partitions[0]; p.Position < 8 {
+		t.Errorf("position %d, want that behind the markers", p.Position)
+	}
+}
