@@ -14,6 +14,7 @@ var (
 	noCache     = []string{"no-cache"}
 	nosniff     = []string{"nosniff"}
 	zeroLength  = []string{"0"}
+	connClose   = []string{"close"}
 )
 
 // fields gathers header fields and hands them over with two allocations, however many they are: a GET from memory

@@ -32,13 +32,9 @@ type check struct {
 func (s *Server) healthReady(w http.ResponseWriter) {
 	ready := false
 	select {
-	case <-s.draining:
+	case <-s.cache.Ready():
+		ready = !s.isDraining()
 	default:
-		select {
-		case <-s.cache.Ready():
-			ready = true
-		default:
-		}
 	}
 	if st := s.cache.Status(); s.o.UnreadyAtLimit && len(st.Held) > 0 {
 		ready = false

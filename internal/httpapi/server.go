@@ -57,8 +57,10 @@ type Server struct {
 	metrics  http.Handler
 	offsets  offsetsHeader
 	handler  http.Handler // the routes, behind the protection from cross-origin writes
-	draining chan struct{}
+	draining chan struct{} // closed by Drain
+	closing  chan struct{} // closed by EndStreams
 	drain    sync.Once
+	end      sync.Once
 }
 
 // New makes a Server. It starts nothing.
@@ -75,7 +77,7 @@ func New(o Options) *Server {
 	if o.ListTimeout == 0 {
 		o.ListTimeout = time.Minute
 	}
-	s := &Server{o: o, cache: o.Cache, topic: o.Cache.Topic(), log: o.Logger, draining: make(chan struct{}),
+	s := &Server{o: o, cache: o.Cache, topic: o.Cache.Topic(), log: o.Logger, draining: make(chan struct{}), closing: make(chan struct{}),
 		metrics: promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{})}
 	cop := http.NewCrossOriginProtection()
 	cop.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -85,11 +87,31 @@ func New(o Options) *Server {
 	return s
 }
 
-// Drain ends the open watches, telling each when to come back. New ones are refused from then on.
+// Drain makes health unready, so that callers are sent elsewhere, and refuses new watches. All else is answered as before,
+// but every answer ends its connection.
 func (s *Server) Drain() { s.drain.Do(func() { close(s.draining) }) }
+
+// EndStreams drains, and ends the open watches, telling each when to come back.
+func (s *Server) EndStreams() {
+	s.Drain()
+	s.end.Do(func() { close(s.closing) })
+}
+
+// isDraining reports whether Drain was called.
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
 
 // ServeHTTP routes by the escaped path as sent.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.isDraining() {
+		w.Header()["Connection"] = connClose
+	}
 	s.handler.ServeHTTP(w, r)
 }
 

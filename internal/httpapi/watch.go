@@ -139,7 +139,7 @@ func (st *stream) wait(r *http.Request, more <-chan struct{}) error {
 		return st.progress()
 	case <-r.Context().Done():
 		return errEnded
-	case <-st.s.draining:
+	case <-st.s.closing:
 		st.emit(&wire.Change{Type: wire.Closing, RetryMs: 500 + rand.Int64N(2500)}) // spread out, so that they do not come back all at once
 		_ = st.flush()
 		return errEnded

@@ -179,7 +179,7 @@ func TestWatchAsServerSentEvents(t *testing.T) {
 			got[3] != "event: synced" || !strings.HasPrefix(got[4], "id: ") || got[5] != `data: {"keys":1}` || got[6] != "" {
 			t.Errorf("%q", got)
 		}
-		g.server.Drain()
+		g.server.EndStreams()
 		if got := lines(2); !strings.HasPrefix(got[0], "retry: ") || f.lines.Scan() {
 			t.Errorf("%q", got)
 		}

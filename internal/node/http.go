@@ -12,9 +12,12 @@ import (
 	"github.com/kkv-project/kkv/internal/kafka"
 )
 
-// ServeHTTP answers on l until ctx ends, and then lets what is under way finish within grace.
+// ServeHTTP answers on l until ctx ends, and then lets what is under way finish within grace: for most of it undisturbed,
+// then with its context ended, so that what waits answers with what it has.
 func ServeHTTP(ctx context.Context, l net.Listener, h http.Handler, logger *slog.Logger, grace time.Duration) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+	base, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	srv := &http.Server{Handler: h, BaseContext: func(net.Listener) context.Context { return base }, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug)}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
@@ -25,6 +28,7 @@ func ServeHTTP(ctx context.Context, l net.Listener, h http.Handler, logger *slog
 	}
 	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
+	defer time.AfterFunc(grace/4*3, giveUp).Stop()
 	if srv.Shutdown(sctx) != nil {
 		_ = srv.Close() // out of time: cut off what is left
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Fresh           bool
 	Quiet           bool // do not say that it is ready: the banner does
 	ListTimeout     time.Duration
+	Drain           time.Duration // how long to go on, unready, once told to end
 	Logger          *slog.Logger
 }
 
@@ -101,10 +102,13 @@ func (n *Node) pushStats() httpapi.PushStats {
 	return p
 }
 
-// Run serves until ctx ends, which is no error, and lets what is under way finish within grace.
+// Run serves until ctx ends, which is no error. Then it drains: unready at once, it goes on as before for Options.Drain, so that
+// who balances load has time to notice; ends the streams; and lets what is under way finish within grace. Only after the last
+// answer the reader of the topic ends, for a PUT is answered once it was read.
 func (n *Node) Run(ctx context.Context, grace time.Duration) error {
-	g, gctx := errgroup.WithContext(ctx)
-	defer context.AfterFunc(gctx, n.server.Drain)()
+	live, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, gctx := errgroup.WithContext(live)
 	g.Go(func() error {
 		if err := n.cache.Run(gctx); err != nil {
 			return WithHint(err)
@@ -114,7 +118,8 @@ func (n *Node) Run(ctx context.Context, grace time.Duration) error {
 	g.Go(func() error { return n.push.Run(gctx) })
 	g.Go(func() error { n.report(gctx); return nil })
 	g.Go(func() error {
-		return ServeHTTP(gctx, n.o.Listener, httpapi.LoopbackOnly(n.o.Listener.Addr(), n.server), n.o.Logger, grace)
+		defer stop()
+		return n.serve(ctx, gctx, grace)
 	})
 	err := g.Wait()
 	if n.producer != nil {
@@ -123,6 +128,24 @@ func (n *Node) Run(ctx context.Context, grace time.Duration) error {
 		err = errors.Join(err, n.producer.Close(cctx))
 	}
 	return err
+}
+
+// serve answers until ctx has ended and the node has drained, or broken ends: then a part of the node has failed.
+func (n *Node) serve(ctx, broken context.Context, grace time.Duration) error {
+	open, shut := context.WithCancel(broken)
+	defer shut()
+	defer context.AfterFunc(open, n.server.EndStreams)()
+	defer context.AfterFunc(ctx, func() {
+		n.server.Drain()
+		if !n.loading() { // else nobody was sent here yet
+			select {
+			case <-time.After(n.o.Drain):
+			case <-broken.Done():
+			}
+		}
+		shut()
+	})()
+	return ServeHTTP(open, n.o.Listener, httpapi.LoopbackOnly(n.o.Listener.Addr(), n.server), n.o.Logger, grace)
 }
 
 const reportEvery = 10 * time.Second

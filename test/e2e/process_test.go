@@ -70,6 +70,32 @@ func TestCtrlC(t *testing.T) {
 	wantEndWithin(t, d.Process, os.Interrupt, time.Second)
 }
 
+// TestDrain: told to end, a cache is unready at once, and goes on serving reads and writes until --drain is over.
+func TestDrain(t *testing.T) {
+	d := harness.StartDev(t, "t", nil)
+	s := harness.StartServe(t, d.Kafka, "t", nil, "--writable", "--drain", "2s")
+	s.AwaitReady(t)
+	const key = "/v1/topics/t/keys/k"
+	wantStatus(t, "PUT", harness.DoBody(t, s.URL, "PUT", key, []byte("1")), 200)
+	began := time.Now()
+	s.Signal(syscall.SIGTERM)
+	harness.Eventually(t, time.Second, s.Process, func() error {
+		if res := harness.Do(t, s.URL, "GET", "/q/health/ready"); res.Status != 503 {
+			return fmt.Errorf("still ready: %s", res)
+		}
+		return nil
+	})
+	wantStatus(t, "PUT while draining", harness.DoBody(t, s.URL, "PUT", key, []byte("2")), 200)
+	wantValue(t, "k while draining", harness.Do(t, s.URL, "GET", key), "2")
+	wantStatus(t, "live while draining", harness.Do(t, s.URL, "GET", "/q/health/live"), 200)
+	if code := s.WaitEnd(t, harness.StartTimeout); code != 0 {
+		t.Errorf("ended with %d, want 0", code)
+	}
+	if took := time.Since(began); took < 2*time.Second || took > 4*time.Second {
+		t.Errorf("ended after %v, want the 2s of --drain", took)
+	}
+}
+
 // holdStream opens a stream of server-sent events and leaves it open until the test ends.
 func holdStream(t *testing.T, base, target string) {
 	t.Helper()
@@ -268,7 +294,7 @@ func TestDemo(t *testing.T) {
 func TestManagement(t *testing.T) {
 	bootstrap := harness.StartDev(t, "t", nil).Kafka
 	start := func() (*harness.Serve, string) {
-		s := harness.StartServe(t, bootstrap, "t", []string{"KKV_WEBHOOK_TARGET=http://user:hunter2@127.0.0.1:1/"}, "--management-listen", "127.0.0.1:0")
+		s := harness.StartServe(t, bootstrap, "t", []string{"KKV_WEBHOOK_TARGET=http://user:hunter2@127.0.0.1:1/"}, "--management-listen", "127.0.0.1:0", "--drain", "0s")
 		return s, "http://" + s.WaitFor(t, `msg=management address=(\S+)`, harness.StartTimeout)[1]
 	}
 	s, management := start()

@@ -119,7 +119,7 @@ func testTermWhileLoading(t *testing.T, e env) {
 	for range 20 {
 		producer.MustSend(t, records(500, value)...)
 	}
-	s := harness.StartServe(t, bootstrap, topic, nil)
+	s := harness.StartServe(t, bootstrap, topic, nil, "--drain", "0s")
 	wantEndWithin(t, s.Process, syscall.SIGTERM, 2*time.Second)
 }
 
