@@ -24,12 +24,17 @@ func runWatch(ctx context.Context, s *config.Watch, stdout io.Writer, logger *sl
 	if o.Prefix, err = decodeKey(&s.Keys, s.Prefix); err != nil {
 		return err
 	}
+	if s.Since == "now" {
+		o.SinceNow = true
+	} else if o.Since, err = kkv.ParsePosition(s.Since); err != nil {
+		return usage("--since: %v; give one that a watch printed, or now", err)
+	}
 	c, err := newClient(s.Client, logger)
 	if err != nil {
 		return err
 	}
 	var out []byte
-	keys := 0 // put since the state began
+	keys := 0 // of the state that is being sent: its puts have no position
 	for ch, err := range c.Watch(ctx, o) {
 		switch {
 		case errors.Is(err, context.Canceled):
@@ -37,13 +42,13 @@ func runWatch(ctx context.Context, s *config.Watch, stdout io.Writer, logger *sl
 		case err != nil:
 			return err
 		}
-		switch ch.Kind {
-		case kkv.Put:
+		if ch.Kind == kkv.Put && ch.Position.IsZero() {
 			keys++
-		case kkv.Reset:
-			keys = 0
 		}
 		out = appendChange(out[:0], f, &ch, keys)
+		if ch.Kind != kkv.Put && ch.Kind != kkv.Delete || !ch.Position.IsZero() {
+			keys = 0
+		}
 		if len(out) > 0 {
 			if _, err := stdout.Write(out); err != nil {
 				return err

@@ -21,7 +21,7 @@ type Keys struct {
 
 // Read says how fresh an answer must be.
 type Read struct {
-	AtLeast  []string `name:"at-least" placeholder:"POSITION" help:"Wait until the cache has applied this: a position as kkv put prints it, or partition:offset of a record; repeatable."`
+	AtLeast  []string `name:"at-least" hyphen:"" placeholder:"POSITION" help:"Wait until the cache has applied this: a position as kkv put prints it, or partition:offset of a record; repeatable."`
 	Fresh    bool     `name:"fresh" help:"See every write acknowledged before this call."`
 	MaxStale string   `name:"max-stale" check:"duration" placeholder:"DURATION" help:"Answer only if the data is known to be at most this old, such as 2s."`
 }
@@ -86,6 +86,7 @@ type Watch struct {
 	Keys
 	Key    string `name:"key" placeholder:"KEY" help:"Only this key."`
 	Prefix string `name:"prefix" placeholder:"PREFIX" help:"Only keys that begin with it."`
+	Since  string `name:"since" hyphen:"" placeholder:"POSITION" help:"Only what was put or deleted since this position, which an earlier watch printed; now leaves the state out."`
 	Output string `name:"output" default:"json" placeholder:"FORMAT" help:"What to print of each change: json for a line of JSON, or a format of %e event, %k key, %v value, %p partition, %o offset, %t time, %P position, \\n and \\t, which leaves out what is not about a key."`
 
 	Log

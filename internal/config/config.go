@@ -13,6 +13,7 @@
 //	need        the setting may not be empty; the tag says what to set it to
 //	with        environment names are read only while the setting named here is set
 //	secret      never printed
+//	hyphen      takes a position, which may begin with a hyphen
 //
 // Precedence: flag > environment > file > default. Two names of one setting within one level must agree.
 // Nothing here logs, touches the network or keeps state; all of it may be called concurrently.

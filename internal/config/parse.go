@@ -253,11 +253,17 @@ func envMap(env []string) map[string]string {
 	return out
 }
 
+// positionLike is a position that begins as a flag does, which one topic in 64 has.
+var positionLike = regexp.MustCompile(`^-[^-].*~`)
+
 // newParser builds kong's parser. Its only failures are mistakes in our own tags, found by any test.
 func newParser(g *grammar, help io.Writer) *kong.Kong {
 	pop := func(ctx *kong.DecodeContext) (text string, err error) {
 		if ctx.Scan.Peek().IsEOL() {
 			return "", errors.New("needs a value")
+		}
+		if t := ctx.Scan.Peek(); ctx.Value.Tag.Has("hyphen") && t.Type == kong.UntypedToken && positionLike.MatchString(t.String()) {
+			return ctx.Scan.Pop().String(), nil
 		}
 		return text, ctx.Scan.PopValueInto("a", &text)
 	}

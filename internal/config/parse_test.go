@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -327,5 +328,24 @@ func TestTargets(t *testing.T) {
 	s := mustParse(t, words("serve --topic a.b --kafka-bootstrap k:1 --webhook-target http://x/__TOPIC__/__TOPIC__ --target-static-host ::1 --target-static-port 81 --on-update-path /p?q=1")).Settings.(*Serve)
 	if diff := cmp.Diff([]string{"http://x/a.b/a.b", "http://[::1]:81/p?q=1"}, s.Targets()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestPositionWithHyphen: a position is base64url at its front, and may look like a flag.
+func TestPositionWithHyphen(t *testing.T) {
+	const position = "-WXxxKlccoMjHUjYobYMmQ~mwv94ekk~0-.1"
+	cmd, err := Parse([]string{"get", "--at-least", position, "--at-least", "-_" + position, "key"}, nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cmd.Settings.(*Get); got.Key != "key" || !slices.Equal(got.AtLeast, []string{position, "-_" + position}) {
+		t.Errorf("%+v", got)
+	}
+	cmd, err = Parse([]string{"watch", "--since", position}, nil, io.Discard)
+	if err != nil || cmd.Settings.(*Watch).Since != position {
+		t.Errorf("%+v %v", cmd, err)
+	}
+	if _, err := Parse([]string{"get", "--at-least", "--fresh", "key"}, nil, io.Discard); err == nil {
+		t.Error("--at-least took a flag for its value")
 	}
 }
