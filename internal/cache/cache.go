@@ -88,6 +88,10 @@ type Cache struct {
 	stage   Stage
 	trouble error
 	moved   chan struct{} // closed and replaced when the position moves; nil while nobody waits
+
+	retention       time.Duration // the lowest delete.retention.ms seen of this incarnation
+	retentionOf     [16]byte      // the incarnation; zero: none was told yet
+	resumed, resets int64         // readers that came with a position: told what they missed, or everything
 }
 
 // state is one incarnation's store with its position. It is guarded by Cache.mu.
@@ -114,8 +118,16 @@ type part struct {
 	asOf     time.Time // when the leader was asked and had nothing beyond Next
 	end      int64     // the leader's high watermark as last asked
 	endAsked time.Time
+	first    asking       // the first question before that whose answer is ahead of Next
 	stable   int64        // the last stable offset as last asked, -1 if it was not
 	epochs   []epochStart // the log's lineage (KIP-101)
+	eras     []era        // the loads of this partition, the present one last
+}
+
+// asking is what the leader answered when it was asked how far its log reaches.
+type asking struct {
+	end   int64
+	asked time.Time
 }
 
 // epochStart: the first record seen under a leader epoch.
@@ -305,6 +317,10 @@ func (c *Cache) Loaded() {
 	first := c.cur == nil
 	c.cur, c.next = c.next, nil
 	c.stage = Polling
+	for i := range c.cur.parts {
+		p := &c.cur.parts[i]
+		p.eras[len(p.eras)-1].current(p.Next)
+	}
 	st := c.cur
 	build := st.store.StartOrder()
 	finish := func() {
@@ -340,9 +356,22 @@ func (c *Cache) Current(partition int32, end, stable int64, asked time.Time) {
 		return
 	}
 	p := &st.parts[partition]
+	if !p.endAsked.IsZero() && p.Next < p.end && p.first.asked.IsZero() {
+		p.first = asking{p.end, p.endAsked} // else a position that is always a little behind never proves anything
+	}
 	p.end, p.stable, p.endAsked = end, stable, asked
 	p.prove()
 	st.mark.Store(nil)
+	c.wake()
+}
+
+// Retention is ingest.Sink's.
+func (c *Cache) Retention(topicID [16]byte, d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if topicID != c.retentionOf || d < c.retention {
+		c.retentionOf, c.retention = topicID, d
+	}
 }
 
 // Trouble is ingest.Sink's.
@@ -354,16 +383,25 @@ func (c *Cache) Trouble(err error) {
 
 // prove: what the leader had when asked is all in.
 func (p *part) prove() {
-	if !p.endAsked.IsZero() && p.Next >= p.end && p.endAsked.After(p.asOf) {
-		p.asOf = p.endAsked
+	newest := asking{p.end, p.endAsked}
+	for _, q := range []*asking{&p.first, &newest} {
+		if q.asked.IsZero() || p.Next < q.end {
+			continue
+		}
+		if q.asked.After(p.asOf) {
+			p.asOf = q.asked
+			p.eras[len(p.eras)-1].current(p.Next)
+		}
+		*q = asking{}
 	}
 }
 
 func (st *state) progress(n ingest.Progress) {
 	for int(n.Partition) >= len(st.parts) {
-		st.parts = append(st.parts, part{})
+		st.parts = append(st.parts, part{eras: []era{openEra(n.LogStart)}})
 	}
 	p := &st.parts[n.Partition]
+	p.eras[len(p.eras)-1].hole(n.Gap)
 	p.Next, p.LogStart = n.Next, n.LogStart
 	p.Epoch = n.Epoch // EpochUnknown where no record was seen: then it proves and disproves nothing
 	p.prove()
@@ -464,6 +502,14 @@ func (c *Cache) Snapshot() (store.Snapshot, *Mark, error) {
 func (c *Cache) Watch() (store.Snapshot, *Mark, *feed.Reader, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.awaitOrder(); err != nil {
+		return store.Snapshot{}, nil, nil, err
+	}
+	return c.cur.store.Snapshot(), c.cur.readMark(), c.feed.Reader(), nil
+}
+
+// awaitOrder returns under the lock, which it lets go of meanwhile, when snapshots can be taken.
+func (c *Cache) awaitOrder() error {
 	for c.cur != nil && !c.cur.store.Ordered() {
 		ordered := c.cur.ordered
 		c.mu.Unlock()
@@ -471,30 +517,10 @@ func (c *Cache) Watch() (store.Snapshot, *Mark, *feed.Reader, error) {
 		c.mu.Lock()
 	}
 	if c.cur == nil {
-		return store.Snapshot{}, nil, nil, c.notReady()
+		return c.notReady()
 	}
-	return c.cur.store.Snapshot(), c.cur.readMark(), c.feed.Reader(), nil
+	return nil
 }
 
 // Reader starts at the next batch that the cache applies.
 func (c *Cache) Reader() *feed.Reader { return c.feed.Reader() }
-
-// ChangedSince calls f for every live key whose record lies at or after since, all of them for the zero Position
-// or one of another incarnation, which reset then says, and returns the position of that state with a reader of what
-// follows it.
-func (c *Cache) ChangedSince(since position.Position, f func(feed.Change)) (at position.Position, reset string, r *feed.Reader) {
-	snap, mark, rd, err := c.Watch()
-	if err != nil {
-		return position.Position{}, "", c.feed.Reader()
-	}
-	all := since.TopicID() != mark.Position.TopicID()
-	if all {
-		reset = "topic-recreated"
-	}
-	for r := range snap.All(nil, nil) {
-		if all || r.Offset >= since.Partition(r.Partition).Next {
-			f(changeOf(r, false))
-		}
-	}
-	return mark.Position, reset, rd
-}

@@ -16,7 +16,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/kkv-project/kkv/internal/feed"
 	"github.com/kkv-project/kkv/internal/ingest"
 	"github.com/kkv-project/kkv/internal/kafkatest"
 	"github.com/kkv-project/kkv/internal/position"
@@ -305,30 +304,6 @@ func TestKafkaAwayAndBack(t *testing.T) {
 		pass(10 * time.Second)
 		if st := c.Status(); st.Trouble != nil || st.Partitions[0].Age > 2*time.Second {
 			t.Errorf("status %+v", st)
-		}
-	})
-}
-
-// TestChangedSince: what a reader that fell off the ring needs.
-func TestChangedSince(t *testing.T) {
-	bubble(t, 2, func(t *testing.T, w *world) {
-		w.put(0, "a", "1")
-		w.put(1, "b", "1")
-		c := w.start()
-		w.ready(c)
-		m, _ := c.Mark()
-		w.put(0, "c", "1")
-		w.put(1, "b", "2")
-		w.eventually(c, "a=1 b=2 c=1")
-		keys := func(since position.Position) (s string) {
-			c.ChangedSince(since, func(ch feed.Change) { s += string(ch.Key) })
-			return s
-		}
-		if got := keys(m.Position); got != "bc" {
-			t.Errorf("changed since %v: %q", m.Position, got)
-		}
-		if got := keys(position.Position{}); got != "abc" {
-			t.Errorf("changed since ever: %q", got)
 		}
 	})
 }

@@ -127,11 +127,12 @@ func (c *Cache) behind(ctx context.Context, partition int32, wanted int64) error
 }
 
 // AtLeast waits until the cache has applied everything that p covers (GUARANTEES rule 6). Errors: ErrNotReady;
-// ErrOtherTopic, ErrTruncated; a Behind when ctx ends.
+// ErrOtherTopic, ErrTruncated, as soon as that can be known; a Behind when ctx ends.
 func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 	if p.IsZero() {
 		return nil
 	}
+	began := time.Now()
 	for i := range p.Len() {
 		if next := p.Partition(int32(i)).Next; next > 0 {
 			c.reader.Want(int32(i), next)
@@ -146,20 +147,20 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 			}
 			return false, nil
 		}
+		reached := true
 		for i := range p.Len() {
 			want := p.Partition(int32(i))
 			if want.Next < 0 {
 				continue
 			}
-			if st.next(int32(i)) < want.Next {
-				missing = int32(i)
-				return false, nil
-			}
-			if !st.parts[i].holds(want) {
+			if i < len(st.parts) && (!st.parts[i].holds(want) || st.parts[i].endsBelow(want, began)) {
 				return false, ErrTruncated
 			}
+			if reached && st.next(int32(i)) < want.Next {
+				missing, reached = int32(i), false
+			}
 		}
-		return true, nil
+		return reached, nil
 	}
 	c.mu.RLock()
 	other := c.cur != nil && c.cur.topicID != p.TopicID()
@@ -199,6 +200,13 @@ func (p *part) holds(want position.Partition) bool {
 		}
 	}
 	return true
+}
+
+// endsBelow reports whether the leader, asked since began, has less than what want covers. Whoever issued want read it up
+// to there, below a high watermark, and those do not go back but by truncation. An acknowledged write that nobody has read
+// yet (its epoch is not known) may be waited for.
+func (p *part) endsBelow(want position.Partition, began time.Time) bool {
+	return want.Epoch >= 0 && p.Next < want.Next && p.endAsked.After(began) && p.end < want.Next
 }
 
 // Fresh waits until the cache has applied every write that was acknowledged before the call: it asks the leaders how

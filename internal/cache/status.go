@@ -21,6 +21,9 @@ type Status struct {
 	Conflicts  int   // keys that live in several partitions
 	NullKeys   int64 // records without a key, which are skipped
 	FeedBytes  int
+	Resumes    int64 // readers that came with a position and were told exactly what they missed
+	Resets     int64 // and those that had to be told everything
+	Lagged     int64 // readers that were slower than the feed's ring is long, and went back to the store
 	Memory     store.Memory
 	MaxBytes   int64   // the limit that Memory.Settled is held to; 0: none
 	Held       []int32 // partitions that stand still because the limit is reached
@@ -59,7 +62,7 @@ func (c *Cache) Status() Status {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	s := Status{Topic: c.Topic(), Stage: c.stage, Ready: c.cur != nil, Trouble: c.trouble, NullKeys: c.nullKeys.Load(),
-		FeedBytes: c.feed.Bytes(), MaxBytes: c.o.MaxBytes}
+		FeedBytes: c.feed.Bytes(), Resumes: c.resumed, Resets: c.resets, Lagged: c.feed.Lagged(), MaxBytes: c.o.MaxBytes}
 	st := c.cur
 	if st == nil {
 		st = c.next

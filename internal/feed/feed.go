@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kkv-project/kkv/internal/position"
 	"github.com/kkv-project/kkv/internal/wire"
@@ -42,11 +43,43 @@ type Batch struct {
 	Changes []Change
 	// Position is the cache's position with this batch applied.
 	Position position.Position
-	// Reset is the reason why the state was replaced as a whole, or "": then Changes is empty, and a reader
-	// starts again from the store.
+	// Reset is the reason why the state was replaced as a whole, or "". Then Changes are the deletes of the keys that
+	// vanished with it, and a reader gets the rest from the store: all of it, or by what changed since its position.
 	Reset string
 	// History: read while loading, before the cache was ready for the first time.
 	History bool
+	// Seq is how many changes were published up to this batch, those in it included; Publish sets it.
+	Seq uint64
+
+	memo memo
+}
+
+// memo is what readers have made of a batch.
+type memo struct {
+	mu    sync.Mutex
+	forms map[int][]byte
+}
+
+// memoMost bounds the batches that are kept in other forms, which the ring's bytes do not count.
+const memoMost = 64 << 10
+
+// Form returns what make made of the batch for the same form before, so that many readers make it once. It is not for
+// large batches, of which it says so.
+func (b *Batch) Form(form int, make func() []byte) (encoded []byte, ok bool) {
+	if b.size() > memoMost {
+		return nil, false
+	}
+	b.memo.mu.Lock()
+	defer b.memo.mu.Unlock()
+	if e, ok := b.memo.forms[form]; ok {
+		return e, true
+	}
+	if b.memo.forms == nil {
+		b.memo.forms = map[int][]byte{}
+	}
+	e := make()
+	b.memo.forms[form] = e
+	return e, true
 }
 
 func (b *Batch) size() int {
@@ -65,7 +98,10 @@ type Feed struct {
 	ring  []*Batch // ring[i] has number first+i
 	first uint64
 	bytes int
+	seq   uint64        // changes published
 	more  chan struct{} // closed and replaced when something is published
+
+	lagged atomic.Int64
 }
 
 // New makes a Feed that keeps at least the newest batch and, beyond it, maxBytes; 0 means DefaultBytes.
@@ -80,6 +116,8 @@ func New(maxBytes int) *Feed {
 func (f *Feed) Publish(b *Batch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.seq += uint64(len(b.Changes))
+	b.Seq = f.seq
 	f.ring = append(f.ring, b)
 	f.bytes += b.size()
 	drop := 0
@@ -108,16 +146,22 @@ func (f *Feed) Bytes() int {
 	return f.bytes
 }
 
+// Lagged counts the readers that fell off the ring.
+func (f *Feed) Lagged() int64 { return f.lagged.Load() }
+
 // Reader is a cursor whose first Next returns the first batch published after this call. It holds no memory but
 // itself and needs no closing.
 func (f *Feed) Reader() *Reader {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &Reader{f: f, next: f.first + uint64(len(f.ring))}
+	return &Reader{f: f, next: f.first + uint64(len(f.ring)), Seq: f.seq}
 }
 
 // Reader is a cursor into a Feed, for one goroutine.
 type Reader struct {
+	// Seq is the Batch.Seq that the cursor stood at when it was made.
+	Seq uint64
+
 	f    *Feed
 	next uint64
 }
@@ -143,6 +187,7 @@ func (r *Reader) TryNext() (*Batch, <-chan struct{}, error) {
 	r.f.mu.Lock()
 	defer r.f.mu.Unlock()
 	if r.next < r.f.first {
+		r.f.lagged.Add(1)
 		return nil, nil, ErrLagged
 	}
 	if i := r.next - r.f.first; i < uint64(len(r.f.ring)) {

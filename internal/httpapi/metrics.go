@@ -23,6 +23,11 @@ func WithMetrics(g prometheus.Gatherer, h http.Handler) http.Handler {
 	})
 }
 
+// Watchers is a metric of the watches that are open at s.
+func Watchers(s *Server) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "kkv_watchers", Help: "Open watches."}, func() float64 { return float64(s.watchers.Load()) })
+}
+
 // PushStats counts what was pushed to webhook targets.
 type PushStats struct {
 	Dispatched, Deduplicated, OK, Failed int64
@@ -69,6 +74,8 @@ var (
 	descLimit      = desc("kkv_store_limit_bytes", "The memory limit, --max-bytes; 0: none.")
 	descHeld       = desc("kkv_held_partitions", "Partitions that stand still because the memory limit is reached.")
 	descFeed       = desc("kkv_feed_bytes", "Bytes held in the ring of recent changes.")
+	descResumes    = desc("kkv_resumes_total", "Readers (watches, webhook targets) that came with a position, by what they were told: what they missed (exact), or everything (reset).", "outcome")
+	descLagged     = desc("kkv_feed_lagged_total", "Readers that were slower than the ring of recent changes is long, and caught up from the store.")
 	descLastSeen   = desc("kkv_last_seen_offset", "Offset of the last record read, which is the position less one.", "topic", "partition")
 	descEnd        = desc("kkv_high_watermark", "The partition's high watermark as its leader last answered.", "topic", "partition")
 	descAge        = desc("kkv_age_seconds", "How old the served data may be at most; absent while not known.", "topic", "partition")
@@ -87,7 +94,7 @@ var (
 
 // Describe is prometheus.Collector's.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descStage, descKeys, descBytes, descConflicts, descMemory, descLimit, descHeld, descFeed, descLastSeen, descEnd, descAge,
+	for _, d := range []*prometheus.Desc{descStage, descKeys, descBytes, descConflicts, descMemory, descLimit, descHeld, descFeed, descResumes, descLagged, descLastSeen, descEnd, descAge,
 		descDispatch, descSuppressed, descOK, descFailed, descRetries, descMerged, descInvalid, descPending, descOldest, descDown, descEvents} {
 		ch <- d
 	}
@@ -113,6 +120,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLimit, float64(st.MaxBytes))
 	gauge(descHeld, float64(len(st.Held)))
 	gauge(descFeed, float64(st.FeedBytes))
+	counter(descResumes, st.Resumes, "exact")
+	counter(descResumes, st.Resets, "reset")
+	counter(descLagged, st.Lagged)
 	for _, p := range st.Partitions {
 		n := strconv.Itoa(int(p.Partition))
 		if p.Next > 0 {

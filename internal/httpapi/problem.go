@@ -20,6 +20,7 @@ var titles = map[string]string{
 	"refused":                     "Kafka refused the write",
 	"cross-origin":                "Cross-origin request refused",
 	"foreign-host":                "Host name refused",
+	"too-many-watchers":           "This server has as many watchers as it takes",
 	"draining":                    "This server is shutting down",
 }
 

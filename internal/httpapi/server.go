@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,8 @@ type Options struct {
 	UnreadyAtLimit bool
 	// ListTimeout bounds how long one list may take, and so how long it holds its snapshot; 0: a minute.
 	ListTimeout time.Duration
+	// MaxWatchers bounds the watches open at a time; 0: no bound.
+	MaxWatchers int
 	Logger      *slog.Logger
 }
 
@@ -56,9 +59,10 @@ type Server struct {
 	log      *slog.Logger
 	metrics  http.Handler
 	offsets  offsetsHeader
-	handler  http.Handler // the routes, behind the protection from cross-origin writes
+	handler  http.Handler  // the routes, behind the protection from cross-origin writes
 	draining chan struct{} // closed by Drain
 	closing  chan struct{} // closed by EndStreams
+	watchers atomic.Int64
 	drain    sync.Once
 	end      sync.Once
 }

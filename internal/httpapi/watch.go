@@ -2,16 +2,19 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/kkv-project/kkv/internal/cache"
 	"github.com/kkv-project/kkv/internal/feed"
 	"github.com/kkv-project/kkv/internal/position"
-	"github.com/kkv-project/kkv/internal/store"
 	"github.com/kkv-project/kkv/internal/wire"
 )
 
@@ -20,10 +23,9 @@ const (
 	progressEvery = 10 * time.Second       // at most so long is a stream silent
 	progressAfter = 500 * time.Millisecond // after changes that were not for this stream, so that its position follows
 	flushBytes    = 32 << 10
-	reasonHorizon = "beyond-horizon" // what happened since the position asked for, or while lagging, is not known
 )
 
-// stream is one watch.
+// stream is one watch. Between batches it holds no buffer, for there may be many thousands.
 type stream struct {
 	s      *Server
 	w      http.ResponseWriter
@@ -31,16 +33,24 @@ type stream struct {
 	sse    bool
 	values bool
 	prefix []byte
-	key    []byte // nil: every key with prefix
-	buf    []byte
+	key    []byte  // nil: every key with prefix
+	buf    *[]byte // what is not yet written; nil: nothing
+	dirty  bool    // something was written that is not flushed
+	timer  *time.Timer
 	pos    position.Position // everything up to here has been considered for this stream
+	seq    uint64            // the feed's count of changes there
+	merged uint64            // changes of which only the outcome was told, since the position was last named
 	due    time.Time         // when the stream names its position at the latest
 	moved  bool              // changes for others have moved the position since it was named
 }
 
-// watch answers GET …/watch: the state at one position as puts, synced, and then every change as it is applied,
-// as NDJSON or, asked for by Accept, as server-sent events (CLIENT.md). since=now leaves the state out. Any other
-// since, or a Last-Event-ID, gets a reset and the whole state, which is always a right answer to it.
+// buffers are the streams' while they have something to write.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// watch answers GET …/watch: the state at one position as puts, synced, and then every change as it is applied, as NDJSON
+// or, asked for by Accept, as server-sent events (CLIENT.md). With since, or a Last-Event-ID, what changed since then
+// takes the place of the state, or comes after a reset where that cannot be known (GUARANTEES rules 9, 11 and 15).
+// since=now leaves the state out.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 	st := &stream{s: s, w: w, rc: http.NewResponseController(w), values: true, prefix: []byte(q.Get("prefix"))}
 	if q.Has("key") {
@@ -55,27 +65,18 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 		problem(w, r, http.StatusBadRequest, "bad-request", "values is true or false.")
 		return
 	}
-	since := q.Get("since")
-	if since == "" {
-		since = r.Header.Get("Last-Event-ID")
-	}
-	reset := ""
-	if since != "" && since != "now" {
-		p, err := position.Parse(since)
-		if err != nil {
-			problem(w, r, http.StatusBadRequest, "bad-position", err.Error())
-			return
-		}
-		if reset = reasonHorizon; p.AsOf().IsZero() {
-			problem(w, r, http.StatusBadRequest, "bad-position", "A position that came from a write alone says nothing of other keys; resume from one that came from a read or a watch.")
-			return
-		}
-	}
-	select {
-	case <-s.draining:
+	if s.isDraining() {
 		problem(w, r, http.StatusServiceUnavailable, "draining", "Come back, or ask another replica.")
 		return
-	default:
+	}
+	defer s.watchers.Add(-1)
+	if n := s.watchers.Add(1); s.o.MaxWatchers > 0 && n > int64(s.o.MaxWatchers) {
+		problem(w, r, http.StatusServiceUnavailable, "too-many-watchers", "This server takes "+strconv.Itoa(s.o.MaxWatchers)+" watches at a time (--max-watchers); come back, or ask another replica.")
+		return
+	}
+	since, ok := s.since(w, r, q)
+	if !ok {
+		return
 	}
 	if _, err := s.cache.Mark(); err != nil {
 		problem(w, r, http.StatusServiceUnavailable, "not-ready", err.Error())
@@ -92,27 +93,71 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 			h.Set("Content-Type", "text/event-stream")
 		}
 	}
-	_ = st.run(r, reset, since == "now") // it ends when the client is gone
+	defer st.release()
+	_ = st.run(r, since, q.Get("since") == "now") // it ends when the client is gone
 }
 
-// run sends the state and then follows the feed until the client is gone or the server drains.
-func (st *stream) run(r *http.Request, reset string, skipState bool) error {
-	rd, err := st.state(reset, skipState)
+// since reads from where on a watch is asked for, and waits until this replica is there; or it answers why not, and
+// reports false. A position that is not in this replica's log is left to what follows, which is a reset.
+func (s *Server) since(w http.ResponseWriter, r *http.Request, q url.Values) (since position.Position, ok bool) {
+	text := q.Get("since")
+	if text == "" {
+		text = r.Header.Get("Last-Event-ID")
+	}
+	if text == "" || text == "now" {
+		return since, true
+	}
+	since, err := position.Parse(text)
+	if err != nil {
+		problem(w, r, http.StatusBadRequest, "bad-position", err.Error())
+		return since, false
+	}
+	if since.AsOf().IsZero() {
+		problem(w, r, http.StatusBadRequest, "bad-position", "A position that came from a write alone says nothing of other keys; resume from one that came from a read or a watch.")
+		return since, false
+	}
+	limit, err := timeout(r, q)
+	if err != nil {
+		problem(w, r, http.StatusBadRequest, "bad-request", err.Error())
+		return since, false
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	defer cancel()
+	err = s.cache.AtLeast(ctx, since)
+	if behind, is := errors.AsType[*cache.Behind](err); is {
+		problem(w, r, http.StatusServiceUnavailable, "behind", behind.Error())
+		return since, false
+	}
+	if err != nil && !errors.Is(err, cache.ErrOtherTopic) && !errors.Is(err, cache.ErrTruncated) {
+		s.refuse(w, r, err)
+		return since, false
+	}
+	return since, true
+}
+
+// run sends the state, or what changed since, and then follows the feed until the client is gone or the server ends
+// streams.
+func (st *stream) run(r *http.Request, since position.Position, skip bool) error {
+	res, err := st.s.cache.Resume(since)
+	if err != nil {
+		return err
+	}
+	if err := st.state(res, skip); err != nil {
+		return err
+	}
+	rd := res.Reader
 	for err == nil {
 		var b *feed.Batch
 		var more <-chan struct{}
 		b, more, err = rd.TryNext()
 		switch {
 		case errors.Is(err, feed.ErrLagged):
-			rd, err = st.state(reasonHorizon, false)
+			rd, err = st.catchUp(st.pos)
 		case err != nil:
 		case b != nil && b.Reset != "":
-			rd, err = st.state(b.Reset, false)
+			rd, err = st.replaced(b.Reset)
 		case b != nil:
-			st.batch(b)
-			if len(st.buf) >= flushBytes {
-				err = st.flush()
-			}
+			err = st.batch(b)
 		default:
 			if err = st.flush(); err == nil {
 				err = st.wait(r, more)
@@ -130,7 +175,13 @@ func (st *stream) wait(r *http.Request, more <-chan struct{}) error {
 	if left <= 0 { // also while changes for others keep coming
 		return st.progress()
 	}
-	t := time.NewTimer(left)
+	t := st.timer
+	if t == nil {
+		t = time.NewTimer(left)
+		st.timer = t
+	} else {
+		t.Reset(left)
+	}
 	defer t.Stop()
 	select {
 	case <-more:
@@ -146,47 +197,105 @@ func (st *stream) wait(r *http.Request, more <-chan struct{}) error {
 	}
 }
 
-// state sends everything as puts, after a reset if there is a reason for one, and synced; the reader returned
-// goes on from there.
-func (st *stream) state(reset string, skip bool) (*feed.Reader, error) {
-	snap, mark, rd, err := st.s.cache.Watch()
-	if err != nil {
-		return nil, err
-	}
-	if reset != "" {
-		st.emit(&wire.Change{Type: wire.Reset, Reason: reset})
+// state sends what res tells, or nothing, and synced, the first to name a position. After a reset, synced says that
+// keys not sent since are gone.
+func (st *stream) state(res *cache.Resume, skip bool) error {
+	if res.Reset != "" {
+		st.emit(&wire.Change{Type: wire.Reset, Reason: res.Reset})
 	}
 	keys := 0
 	if !skip {
-		for rec := range snap.All(st.prefix, nil) {
-			if st.key != nil && !bytes.Equal(rec.Key, st.key) {
-				continue
+		var err error
+		if keys, err = st.changes(res); err != nil {
+			return err
+		}
+	}
+	st.at(res)
+	st.emit(&wire.Change{Type: wire.Synced, Position: res.Mark.Text, Keys: keys})
+	return st.flush()
+}
+
+// at is where the stream is with res.
+func (st *stream) at(res *cache.Resume) {
+	st.pos, st.seq, st.due, st.moved = res.Mark.Position, res.Reader.Seq, time.Now().Add(progressEvery), false
+}
+
+// changes sends what of res is for this stream, and counts it. A reader that makes it last longer than a list may, and
+// so holds its snapshot, is cut off.
+func (st *stream) changes(res *cache.Resume) (n int, err error) {
+	until := time.Now().Add(st.s.o.ListTimeout)
+	for ch := range res.All(st.prefix) {
+		if st.key != nil && !bytes.Equal(ch.Key, st.key) {
+			continue
+		}
+		n++
+		st.change(ch, "")
+		if st.full() {
+			if err := st.flush(); err != nil {
+				return n, err
 			}
-			keys++
-			st.emit(st.put(rec))
-			if len(st.buf) >= flushBytes {
-				if err := st.flush(); err != nil {
-					return nil, err
-				}
+			if time.Now().After(until) {
+				return n, errEnded
 			}
 		}
 	}
-	st.pos, st.due = mark.Position, time.Now().Add(progressEvery)
-	st.emit(&wire.Change{Type: wire.Synced, Position: mark.Text, Keys: keys})
-	return rd, st.flush()
+	return n, nil
 }
 
-func (st *stream) put(r *store.Record) *wire.Change {
-	c := &wire.Change{Type: wire.Put, Key: r.Key, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, Headers: r.Headers.List()}
-	if st.values {
-		c.Value = r.Value
+// catchUp sends what changed since then to a stream that fell off the feed's ring, each key as it is now; where that is
+// not known, a reset and everything.
+func (st *stream) catchUp(since position.Position) (*feed.Reader, error) {
+	res, err := st.s.cache.Resume(since)
+	if err != nil {
+		return nil, err
 	}
-	return c
+	if res.Reset != "" {
+		return res.Reader, st.state(res, false)
+	}
+	passed := res.Reader.Seq - st.seq
+	told, err := st.changes(res)
+	if err != nil {
+		return nil, err
+	}
+	st.at(res)
+	if st.key == nil && len(st.prefix) == 0 && passed > uint64(told) { // of other streams' keys it is not known how many passed
+		st.merged += passed - uint64(told)
+	}
+	return res.Reader, st.progress()
 }
+
+// replaced starts again with the state that took the place of the one that was served.
+func (st *stream) replaced(reason string) (*feed.Reader, error) {
+	res, err := st.s.cache.Resume(position.Position{})
+	if err != nil {
+		return nil, err
+	}
+	res.Reset = reason
+	return res.Reader, st.state(res, false)
+}
+
+// Forms in which a batch is encoded once for all streams of all keys.
+const (
+	formSSE = 1 << iota
+	formValues
+)
 
 // batch writes what of b is for this stream; its last event carries the position.
-func (st *stream) batch(b *feed.Batch) {
-	st.pos = b.Position
+func (st *stream) batch(b *feed.Batch) error {
+	st.pos, st.seq = b.Position, b.Seq
+	if st.key == nil && len(st.prefix) == 0 && len(b.Changes) > 0 && st.s.watchers.Load() > 1 {
+		form := 0
+		if st.sse {
+			form |= formSSE
+		}
+		if st.values {
+			form |= formValues
+		}
+		if encoded, ok := b.Form(form, func() []byte { return st.encode(b) }); ok {
+			st.due, st.moved = time.Now().Add(progressEvery), false
+			return st.write(encoded)
+		}
+	}
 	last := -1
 	for i := range b.Changes {
 		if st.wants(b.Changes[i].Key) {
@@ -197,24 +306,46 @@ func (st *stream) batch(b *feed.Batch) {
 		if soon := time.Now().Add(progressAfter); soon.Before(st.due) && !st.moved { // once: a busy topic must not put it off
 			st.due, st.moved = soon, true
 		}
-		return
+		return nil
 	}
 	for i := range b.Changes[:last+1] {
-		ch := &b.Changes[i]
-		if !st.wants(ch.Key) {
-			continue
+		switch ch := &b.Changes[i]; {
+		case i == last:
+			st.due, st.moved = time.Now().Add(progressEvery), false
+			st.change(ch, b.Position.String())
+		case st.wants(ch.Key):
+			st.change(ch, "")
 		}
-		c := wire.Change{Type: wire.Put, Key: ch.Key, Partition: ch.Partition, Offset: ch.Offset, Timestamp: ch.Timestamp, Headers: ch.Headers.List(), Reason: ch.Reason}
-		if ch.Deleted {
-			c.Type = wire.Delete
-		} else if st.values {
-			c.Value = ch.Value
+		if st.full() {
+			if err := st.flush(); err != nil {
+				return err
+			}
 		}
-		if i == last {
-			c.Position, st.due, st.moved = b.Position.String(), time.Now().Add(progressEvery), false
-		}
-		st.emit(&c)
 	}
+	return nil
+}
+
+// encode is all of b, in the stream's form.
+func (st *stream) encode(b *feed.Batch) []byte {
+	e := stream{sse: st.sse, values: st.values, buf: new([]byte)}
+	for i := range b.Changes {
+		pos := ""
+		if i == len(b.Changes)-1 {
+			pos = b.Position.String()
+		}
+		e.change(&b.Changes[i], pos)
+	}
+	return *e.buf
+}
+
+func (st *stream) change(ch *feed.Change, pos string) {
+	c := wire.Change{Type: wire.Put, Position: pos, Key: ch.Key, Partition: ch.Partition, Offset: ch.Offset, Timestamp: ch.Timestamp, Headers: ch.Headers.List(), Reason: ch.Reason}
+	if ch.Deleted {
+		c.Type = wire.Delete
+	} else if st.values {
+		c.Value = ch.Value
+	}
+	st.emit(&c)
 }
 
 func (st *stream) wants(key []byte) bool {
@@ -227,37 +358,72 @@ func (st *stream) wants(key []byte) bool {
 // progress names the position that this stream has reached; where the cache's is the same vector, with the later
 // time at which that was proved current.
 func (st *stream) progress() error {
-	c := wire.Change{Type: wire.Progress, AgeMs: -1}
+	c := wire.Change{Type: wire.Progress, AgeMs: -1, Merged: st.merged}
 	if mark, err := st.s.cache.Mark(); err == nil && st.pos.Covers(mark.Position) {
 		st.pos = mark.Position
 		if age, ok := mark.Age(); ok {
 			c.AgeMs = age.Milliseconds()
 		}
 	}
-	c.Position, st.due, st.moved = st.pos.String(), time.Now().Add(progressEvery), false
+	c.Position, st.due, st.moved, st.merged = st.pos.String(), time.Now().Add(progressEvery), false, 0
 	st.emit(&c)
 	return st.flush()
 }
 
 func (st *stream) emit(c *wire.Change) {
+	if st.buf == nil {
+		st.buf = buffers.Get().(*[]byte)
+	}
 	if st.sse {
-		st.buf = wire.AppendSSE(st.buf, c)
+		*st.buf = wire.AppendSSE(*st.buf, c)
 	} else {
-		st.buf = wire.AppendNDJSON(st.buf, c)
+		*st.buf = wire.AppendNDJSON(*st.buf, c)
+	}
+}
+
+// full: it is time to flush.
+func (st *stream) full() bool { return st.buf != nil && len(*st.buf) >= flushBytes }
+
+// write writes b behind what is buffered.
+func (st *stream) write(b []byte) error {
+	if err := st.drain(); err != nil {
+		return err
+	}
+	_ = st.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every ResponseWriter has one
+	st.dirty = true
+	_, err := st.w.Write(b)
+	return err
+}
+
+// drain writes what is buffered and gives the buffer back.
+func (st *stream) drain() error {
+	if st.buf == nil {
+		return nil
+	}
+	b := st.buf
+	st.buf = nil
+	defer giveBack(b)
+	return st.write(*b)
+}
+
+func (st *stream) release() {
+	if st.buf != nil {
+		giveBack(st.buf)
+	}
+}
+
+// giveBack keeps buffers of the usual size for the next.
+func giveBack(b *[]byte) {
+	if cap(*b) <= 4*flushBytes {
+		*b = (*b)[:0]
+		buffers.Put(b)
 	}
 }
 
 func (st *stream) flush() error {
-	if len(st.buf) == 0 {
-		return nil
-	}
-	_ = st.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every ResponseWriter has one
-	if _, err := st.w.Write(st.buf); err != nil {
+	if err := st.drain(); err != nil || !st.dirty {
 		return err
 	}
-	st.buf = st.buf[:0]
-	if cap(st.buf) > 4*flushBytes {
-		st.buf = nil // one large batch must not stay with an idle watcher
-	}
+	st.dirty = false
 	return st.rc.Flush()
 }

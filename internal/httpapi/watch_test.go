@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kkv-project/kkv/internal/position"
@@ -147,14 +149,131 @@ func TestWatchProgress(t *testing.T) {
 	})
 }
 
-func TestWatchSinceIsAnsweredByTheWholeState(t *testing.T) {
+// TestWatchResumes: exactly what changed since, without IDs, then synced, then what is live.
+func TestWatchResumes(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *rig) {
+		for _, k := range []string{"a", "ab", "b", "gone", "a-gone"} {
+			g.put(0, k, []byte("1"))
+		}
+		at := g.get("/v1/topics/fixture/keys/a").Header.Get("Kkv-Position")
+		if c := g.follow("?since=" + at).want("synced"); c.Keys != 0 || c.Position == "" {
+			t.Errorf("nothing has changed: %+v", c)
+		}
+		g.put(1, "new", []byte("1"))
+		g.put(0, "ab", []byte("2"))
+		g.put(0, "ab", []byte("3"))
+		g.put(0, "gone", nil)
+		g.put(0, "a-gone", nil)
+		all, prefix, key, bare := g.follow("?since="+at), g.follow("?prefix=a&since="+at), g.follow("?key=ab&since="+at), g.follow("?values=false", "Last-Event-ID", at)
+		for range 2 {
+			if c, text := all.next(); text != "put new=1" && text != "put ab=3" || c.Position != "" {
+				t.Errorf("all: %q at %q", text, c.Position)
+			}
+		}
+		synced := all.want("delete a-gone", "delete gone", "synced")
+		if synced.Keys != 4 || synced.Position == "" {
+			t.Errorf("synced %+v", synced)
+		}
+		prefix.want("put ab=3", "delete a-gone", "synced")
+		key.want("put ab=3", "synced")
+		for range 2 {
+			if _, text := bare.next(); text != "put new" && text != "put ab" {
+				t.Errorf("bare: %q", text)
+			}
+		}
+		bare.want("delete a-gone", "delete gone", "synced")
+		g.put(0, "ab", []byte("4"))
+		for _, f := range []*follower{all, prefix, key} {
+			if c := f.want("put ab=4"); c.Position == "" {
+				t.Error("a live event without a position")
+			}
+		}
+		g.follow("?since="+synced.Position).want("put ab=4", "synced")
+	})
+}
+
+func TestWatchSinceElsewhere(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
 		g.put(0, "a", []byte("1"))
-		at := g.get("/v1/topics/fixture/keys/a").Header.Get("Kkv-Position")
-		if r := g.follow("?since="+at).want("reset", "put a=1", "synced"); r.Keys != 1 {
-			t.Errorf("synced %+v", r)
+		m, _ := g.cache.Mark()
+		id := m.Position.TopicID()
+		ahead := position.New(id, time.Now(), []position.Partition{{Next: 2, Epoch: position.EpochUnknown}, {Next: 0}})
+		g.get("/v1/topics/fixture/watch?timeout=1s&since="+ahead.String()).wantProblem(t, 503, "behind")
+		// One that this replica has yet to reach is waited for.
+		go func() {
+			<-time.After(time.Second)
+			g.put(0, "b", []byte("1"))
+		}()
+		g.follow("?since=" + ahead.String()).want("synced")
+		// A truncated log's, and another topic's, cannot be reached.
+		lost := position.New(id, time.Now(), []position.Partition{{Next: 9}, {Next: 0}})
+		if c := g.follow("?timeout=2s&since="+lost.String()).want("reset", "put a=1", "put b=1", "synced"); c.Keys != 2 {
+			t.Errorf("synced %+v", c)
 		}
-		g.follow("", "Last-Event-ID", at).want("reset", "put a=1", "synced")
+		other := position.New([16]byte{1}, time.Now(), []position.Partition{{Next: 1}})
+		f := g.follow("?since=" + other.String())
+		if c := f.want("reset"); c.Reason != "topic-recreated" {
+			t.Errorf("%+v", c)
+		}
+		f.want("put a=1", "put b=1", "synced")
+	})
+}
+
+// TestWatchFallsOffTheRing: it catches up from the store, each key once, without a reset, and goes on.
+func TestWatchFallsOffTheRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		g.waitReady()
+		g.put(0, "gone", []byte("1"))
+		s := &stream{s: g.server, values: true}
+		f := g.follow("")
+		f.want("put gone=1", "synced")
+		m, _ := g.cache.Mark()
+		s.pos, s.seq = m.Position, 1
+		w := httptest.NewRecorder()
+		s.w, s.rc = w, http.NewResponseController(w)
+		for i := range 30 {
+			g.put(0, "a", fmt.Append(nil, i))
+		}
+		g.put(0, "gone", nil)
+		rd, err := s.catchUp(s.pos)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []wire.Change
+		for l := range strings.Lines(w.Body.String()) {
+			c, err := wire.ParseNDJSON([]byte(l))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, c)
+		}
+		if len(lines) != 3 || string(lines[0].Value) != "29" || lines[0].Position != "" || lines[1].Type != wire.Delete || lines[2].Type != wire.Progress ||
+			lines[2].Position == "" || lines[2].Merged != 29 {
+			t.Errorf("%s", w.Body)
+		}
+		g.put(0, "a", []byte("live"))
+		if b, _, err := rd.TryNext(); err != nil || b == nil || string(b.Changes[0].Value) != "live" {
+			t.Errorf("then %v, %v", b, err)
+		}
+	})
+}
+
+func TestMaxWatchers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, func(o *Options) { o.MaxWatchers = 2 })
+		g.waitReady()
+		one, two := g.follow(""), g.follow("")
+		one.want("synced")
+		two.want("synced")
+		r := g.get("/v1/topics/fixture/watch")
+		r.wantProblem(t, 503, "too-many-watchers")
+		if r.Header.Get("Retry-After") == "" {
+			t.Error("it does not say when to come back")
+		}
+		_ = one.resp.Body.Close()
+		<-time.After(time.Second)
+		g.follow("").want("synced")
 	})
 }
 

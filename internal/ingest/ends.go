@@ -46,10 +46,13 @@ func (r *Reader) Ends(ctx context.Context) (Ends, error) {
 	}
 }
 
-// Isolation levels of ListOffsets (KIP-98).
+// Isolation levels of ListOffsets (KIP-98), and the timestamps that stand for a log's ends.
 const (
 	readUncommitted int8 = 0 // the high watermark
 	readCommitted   int8 = 1 // the last stable offset
+
+	latest   int64 = -1
+	earliest int64 = -2
 )
 
 func ends(ctx context.Context, cl *kgo.Client, topic string, isolation int8) (Ends, error) {
@@ -57,57 +60,70 @@ func ends(ctx context.Context, cl *kgo.Client, topic string, isolation int8) (En
 	if err != nil {
 		return Ends{}, err
 	}
-	e := Ends{TopicID: t.ID, Offsets: make([]int64, len(t.Partitions)), Asked: time.Now()}
+	e := Ends{TopicID: t.ID, Asked: time.Now()}
+	e.Offsets, err = listOffsets(ctx, cl, t, isolation, latest)
+	return e, err
+}
+
+// listOffsets asks the leader of every partition of t, each under its epoch. It is all or nothing.
+func listOffsets(ctx context.Context, cl *kgo.Client, t kafka.Topic, isolation int8, timestamp int64) ([]int64, error) {
+	offsets := make([]int64, len(t.Partitions))
 	byLeader := map[int32][]kafka.Partition{}
 	for _, p := range t.Partitions {
 		if p.Leader < 0 {
-			return e, fmt.Errorf("%s/%d: %w", topic, p.ID, kerr.LeaderNotAvailable)
+			return nil, fmt.Errorf("%s/%d: %w", t.Name, p.ID, kerr.LeaderNotAvailable)
 		}
 		byLeader[p.Leader] = append(byLeader[p.Leader], p)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for leader, ps := range byLeader {
-		ask := func() error { return e.ask(ctx, cl, topic, leader, ps, isolation) }
+		req := kmsg.NewPtrListOffsetsRequest()
+		req.ReplicaID, req.IsolationLevel = -1, isolation
+		rt := kmsg.NewListOffsetsRequestTopic()
+		rt.Topic = t.Name
+		for _, p := range ps {
+			rp := kmsg.NewListOffsetsRequestTopicPartition()
+			rp.Partition, rp.CurrentLeaderEpoch, rp.Timestamp = p.ID, p.Epoch, timestamp
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		req.Topics = append(req.Topics, rt)
+		ask := func() error {
+			err := askOffsets(ctx, cl, leader, req, offsets)
+			if err != nil {
+				return fmt.Errorf("list offsets of %s at broker %d: %w", t.Name, leader, err)
+			}
+			return nil
+		}
 		if len(byLeader) == 1 {
-			return e, ask()
+			return offsets, ask()
 		}
 		g.Go(ask)
 	}
-	return e, g.Wait()
+	return offsets, g.Wait()
 }
 
-// ask fills in what one leader says.
-func (e *Ends) ask(ctx context.Context, cl *kgo.Client, topic string, leader int32, ps []kafka.Partition, isolation int8) error {
-	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID, req.IsolationLevel = -1, isolation
-	rt := kmsg.NewListOffsetsRequestTopic()
-	rt.Topic = topic
-	for _, p := range ps {
-		rp := kmsg.NewListOffsetsRequestTopicPartition()
-		rp.Partition, rp.CurrentLeaderEpoch, rp.Timestamp = p.ID, p.Epoch, -1 // the latest
-		rt.Partitions = append(rt.Partitions, rp)
-	}
-	req.Topics = append(req.Topics, rt)
+// askOffsets fills in what one leader says.
+func askOffsets(ctx context.Context, cl *kgo.Client, leader int32, req *kmsg.ListOffsetsRequest, offsets []int64) error {
 	kr, err := cl.Broker(int(leader)).Request(ctx, req)
 	if err != nil {
-		return fmt.Errorf("list offsets of %s at broker %d: %w", topic, leader, err)
+		return err
 	}
 	answered := 0
 	for _, t := range kr.(*kmsg.ListOffsetsResponse).Topics {
 		for _, p := range t.Partitions {
 			// OFFSET_NOT_AVAILABLE (KIP-207) is one of these: a new leader does not know its high watermark yet.
 			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return fmt.Errorf("list offsets of %s/%d: %w", topic, p.Partition, err)
+				return fmt.Errorf("partition %d: %w", p.Partition, err)
 			}
-			if p.Offset < 0 || int(p.Partition) >= len(e.Offsets) {
-				return fmt.Errorf("list offsets of %s/%d: %w", topic, p.Partition, errShort)
+			if p.Offset < 0 || int(p.Partition) >= len(offsets) {
+				return fmt.Errorf("partition %d: %w", p.Partition, errShort)
 			}
-			e.Offsets[p.Partition] = p.Offset
+			offsets[p.Partition] = p.Offset
 			answered++
 		}
 	}
-	if answered != len(ps) {
-		return fmt.Errorf("list offsets of %s at broker %d: %w", topic, leader, errShort)
+	if answered != len(req.Topics[0].Partitions) {
+		return errShort
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ type Progress struct {
 	Next      int64 // the fetch position: everything visible below it has been delivered
 	Epoch     int32 // leader epoch of the last record before Next; -1 if none was seen
 	LogStart  int64
+	Gap       int64 // end of the last offsets that held nothing visible on the way here; 0: there were none
 }
 
 // Batch is a stretch of what was fetched: records in log order per partition, and how far the partitions named have
@@ -75,6 +76,9 @@ type Sink interface {
 	// Current: all that the partition's leader had at the time asked (its high watermark, end) is applied once
 	// Next reaches end. stable is the last stable offset as asked after that, -1 if it was not.
 	Current(partition int32, end, stable int64, asked time.Time)
+	// Retention is the topic's delete.retention.ms as it is now: for so long at least compaction keeps a tombstone. 0
+	// where it cannot be read.
+	Retention(topicID [16]byte, d time.Duration)
 	// Trouble says why reading does not go on, nil once it does again.
 	Trouble(err error)
 }
@@ -96,6 +100,8 @@ type Options struct {
 	Logger          *slog.Logger
 }
 
+const retentionConfig = "delete.retention.ms"
+
 // Intervals, all the time that this package knows.
 const (
 	watchEvery   = 500 * time.Millisecond // topic ID, partitions, high watermarks (rules 3 and 7)
@@ -108,9 +114,12 @@ const (
 	wantFor       = time.Minute            // no wait is longer
 	wantedMost    = 10_000
 	unparkEvery   = 250 * time.Millisecond
-	callTimeout   = 10 * time.Second
-	backoffMin    = 100 * time.Millisecond
-	backoffMax    = 5 * time.Second
+
+	retentionEvery = time.Minute
+	retentionRetry = 5 * time.Second // while it could not be asked
+	callTimeout    = 10 * time.Second
+	backoffMin     = 100 * time.Millisecond
+	backoffMax     = 5 * time.Second
 )
 
 // Reader reads a topic into a Sink.
@@ -267,11 +276,19 @@ type session struct {
 	mu      sync.Mutex // one call into the sink at a time
 	parts   []partition
 	loaded  bool
-	pollBad error              // Kafka refuses fetches
-	refused bool               // only of the goroutine that polls: pollBad is set
-	pending int                // partitions that have not reached their target
-	parked  map[int32][]Record // by partition: records that the sink had no room for
+	pollBad error             // Kafka refuses fetches
+	refused bool              // only of the goroutine that polls: pollBad is set
+	pending int               // partitions that have not reached their target
+	parked  map[int32]*parked // by partition: what the sink had no room for
 	bad     error
+
+	retentionDue time.Time // of the goroutine that watches: when to read it again
+}
+
+// parked are records of one partition that the sink had no room for, and how far it is once they are in.
+type parked struct {
+	records []Record
+	end     Progress
 }
 
 type partition struct {
@@ -348,7 +365,7 @@ func (s *session) begin(t kafka.Topic, at bounds) {
 	s.id = t.ID
 	inc := Incarnation{TopicID: t.ID}
 	for i := range t.Partitions {
-		p := partition{Progress: Progress{Partition: int32(i), Next: at.starts[int32(i)], LogStart: at.starts[int32(i)], Epoch: -1}, target: at.ends[int32(i)], probed: -1}
+		p := partition{Progress: Progress{Partition: int32(i), Next: at.starts[i], LogStart: at.starts[i], Epoch: -1}, target: at.ends[i], probed: -1}
 		if p.Next < p.target {
 			s.pending++
 		}
@@ -362,7 +379,7 @@ func (s *session) begin(t kafka.Topic, at bounds) {
 	s.r.sink.Trouble(nil)
 	s.r.sink.Load(inc, s.reason)
 	for i := range s.parts {
-		s.r.sink.Current(int32(i), at.marks[int32(i)], at.ends[int32(i)], at.asked)
+		s.r.sink.Current(int32(i), at.marks[i], at.ends[i], at.asked)
 	}
 	s.maybeLoaded()
 }
@@ -404,15 +421,18 @@ func (s *session) apply(b *Batch) {
 func (s *session) behindParked(b *Batch) *Batch {
 	out := &Batch{}
 	for _, r := range b.Records {
-		if _, ok := s.parked[r.Partition]; ok {
-			s.parked[r.Partition] = append(s.parked[r.Partition], r)
+		if p := s.parked[r.Partition]; p != nil {
+			p.records = append(p.records, r)
 		} else {
 			out.Records = append(out.Records, r)
 		}
 	}
-	for _, p := range b.Progress {
-		if _, ok := s.parked[p.Partition]; !ok {
-			out.Progress = append(out.Progress, p)
+	for _, n := range b.Progress {
+		if p := s.parked[n.Partition]; p != nil {
+			n.Gap = max(n.Gap, p.end.Gap)
+			p.end = n
+		} else {
+			out.Progress = append(out.Progress, n)
 		}
 	}
 	return out
@@ -433,6 +453,7 @@ func (s *session) offer(b *Batch) {
 		n, p := b.Progress[i], &s.parts[b.Progress[i].Partition]
 		for _, h := range held {
 			if h.Partition == n.Partition {
+				s.park(h, n)
 				n.Next = h.Records[0].Offset
 			}
 		}
@@ -441,31 +462,53 @@ func (s *session) offer(b *Batch) {
 		}
 		p.Progress = n
 	}
-	for _, h := range held {
-		if s.parked == nil {
-			s.parked = map[int32][]Record{}
-		}
-		s.parked[h.Partition] = h.Records
-		s.con.PauseFetchPartitions(map[string][]int32{s.r.o.Topic: {h.Partition}})
-	}
 	s.maybeLoaded()
+}
+
+// park keeps what the sink has no room for, and end, where its partition is once it has.
+func (s *session) park(h Held, end Progress) {
+	if s.parked == nil {
+		s.parked = map[int32]*parked{}
+	}
+	s.parked[h.Partition] = &parked{h.Records, end}
+	s.con.PauseFetchPartitions(map[string][]int32{s.r.o.Topic: {h.Partition}})
 }
 
 // unpark offers what is parked again, from time to time: room comes from tombstones and smaller values elsewhere.
 func (s *session) unpark(ctx context.Context) error {
 	for sleep(ctx, unparkEvery) {
 		s.mu.Lock()
-		for partition, records := range s.parked {
+		for partition, p := range s.parked {
 			delete(s.parked, partition)
-			last := records[len(records)-1]
-			s.offer(&Batch{Records: records, Progress: []Progress{{Partition: partition, Next: last.Offset + 1, Epoch: last.Epoch}}})
-			if _, still := s.parked[partition]; !still {
+			s.offerParked(partition, p)
+			if s.parked[partition] == nil {
 				s.con.ResumeFetchPartitions(map[string][]int32{s.r.o.Topic: {partition}})
 			}
 		}
 		s.mu.Unlock()
 	}
 	return ctx.Err()
+}
+
+// offerParked offers p in stretches of batchLen until one is not taken whole.
+func (s *session) offerParked(partition int32, p *parked) {
+	for rest := p.records; ; {
+		n, end := len(rest), p.end
+		if n > batchLen {
+			n = batchLen
+			end.Next, end.Epoch = rest[n].Offset, rest[n-1].Epoch
+		}
+		b := &Batch{Records: rest[:n], Progress: []Progress{end}}
+		rest = rest[n:]
+		s.offer(b)
+		if again := s.parked[partition]; again != nil {
+			again.records, again.end = append(again.records, rest...), p.end
+			return
+		}
+		if len(rest) == 0 {
+			return
+		}
+	}
 }
 
 // trouble tells the sink why reading does not go on, or that it does again.

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -94,13 +95,21 @@ func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 				worst = err
 			}
 		}
+		if len(tp.Records) == 0 { // perhaps of no partition at all: so kgo tells errors of its own
+			return
+		}
+		next, gap := s.fetched(tp.Partition), int64(0)
 		for i, r := range tp.Records {
+			if r.Offset > next {
+				gap = r.Offset
+			}
+			next = r.Offset + 1
 			if !r.Attrs.IsControl() { // a transaction's marker is no record, but it moves the position
 				b.Records = append(b.Records, Record{Key: r.Key, Value: r.Value, Headers: r.Headers, Partition: r.Partition,
 					Offset: r.Offset, Epoch: r.LeaderEpoch, Timestamp: r.Timestamp.UnixMilli()})
 			}
 			if full := len(b.Records) == batchLen; full || i == len(tp.Records)-1 {
-				b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: r.Offset + 1, Epoch: r.LeaderEpoch, LogStart: tp.LogStartOffset})
+				b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: next, Epoch: r.LeaderEpoch, LogStart: tp.LogStartOffset, Gap: gap})
 				if full {
 					flush()
 				}
@@ -109,6 +118,16 @@ func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 	})
 	flush()
 	return some, worst
+}
+
+// fetched is where the next record of a partition would be if compaction had left nothing out.
+func (s *session) fetched(partition int32) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.parked[partition]; p != nil {
+		return p.end.Next
+	}
+	return s.parts[partition].Next
 }
 
 func (s *session) metadata(ctx context.Context) (kafka.Topic, error) {
@@ -121,11 +140,11 @@ func (s *session) metadata(ctx context.Context) (kafka.Topic, error) {
 	return t, err
 }
 
-// bounds are what the leaders say of every partition at one time.
+// bounds are what the leaders say of every partition, by its number, at one time.
 type bounds struct {
-	starts map[int32]int64 // log starts
-	ends   map[int32]int64 // where a load ends: the last stable offset, or the high watermark where uncommitted records are shown
-	marks  map[int32]int64 // high watermarks
+	starts []int64 // log starts
+	ends   []int64 // where a load ends: the last stable offset, or the high watermark where uncommitted records are shown
+	marks  []int64 // high watermarks
 	asked  time.Time
 }
 
@@ -134,42 +153,23 @@ type bounds struct {
 func (s *session) bounds(ctx context.Context, t kafka.Topic) (b bounds, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	adm := kadm.NewClient(s.aux)
-	if b.starts, err = offsetsOf(adm.ListStartOffsets(ctx, t.Name)); err != nil {
-		return b, fmt.Errorf("list start offsets of %s: %w", t.Name, err)
+	if b.starts, err = listOffsets(ctx, s.aux, t, readUncommitted, earliest); err != nil {
+		return b, err
 	}
 	b.asked = time.Now()
-	if b.marks, err = offsetsOf(adm.ListEndOffsets(ctx, t.Name)); err != nil {
-		return b, fmt.Errorf("list end offsets of %s: %w", t.Name, err)
+	if b.marks, err = listOffsets(ctx, s.aux, t, readUncommitted, latest); err != nil {
+		return b, err
 	}
 	if b.ends = b.marks; !s.r.o.ReadUncommitted {
-		if b.ends, err = offsetsOf(adm.ListCommittedOffsets(ctx, t.Name)); err != nil {
-			return b, fmt.Errorf("list last stable offsets of %s: %w", t.Name, err)
+		if b.ends, err = listOffsets(ctx, s.aux, t, readCommitted, latest); err != nil {
+			return b, err
 		}
 	}
 	again, err := s.metadata(ctx)
-	switch n := len(t.Partitions); {
-	case err != nil:
-		return b, err
-	case again.ID != t.ID:
-		return b, fmt.Errorf("topic %s was created anew while its offsets were listed: %w", t.Name, kerr.UnknownTopicID)
-	case len(b.starts) < n || len(b.ends) < n || len(b.marks) < n:
-		return b, fmt.Errorf("topic %s has %d partitions but fewer offsets were answered: %w", t.Name, n, kerr.LeaderNotAvailable)
+	if err == nil && again.ID != t.ID {
+		err = fmt.Errorf("topic %s was created anew while its offsets were listed: %w", t.Name, kerr.UnknownTopicID)
 	}
-	return b, nil
-}
-
-// offsetsOf is all or nothing: OFFSET_NOT_AVAILABLE (KIP-207) comes per partition, with offset -1.
-func offsetsOf(l kadm.ListedOffsets, err error) (map[int32]int64, error) {
-	if err == nil {
-		err = l.Error()
-	}
-	if err != nil {
-		return nil, err
-	}
-	m := map[int32]int64{}
-	l.Each(func(o kadm.ListedOffset) { m[o.Partition] = o.Offset })
-	return m, nil
+	return b, err
 }
 
 // watch asks, every watchEvery, how far the leaders' logs reach, so that the sink can tell its age (rule 7), and
@@ -178,6 +178,9 @@ func (s *session) watch(ctx context.Context) error {
 	away := false
 	for first := true; first || sleep(ctx, watchEvery); first = false {
 		err := s.look(ctx)
+		if err == nil && !time.Now().Before(s.retentionDue) {
+			s.readRetention(ctx)
+		}
 		var re *reopen
 		switch {
 		case ctx.Err() != nil:
@@ -198,6 +201,31 @@ func (s *session) watch(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// readRetention tells the sink for how long tombstones are kept. Only a refusal counts as unreadable: while Kafka does
+// not answer, what was read holds.
+func (s *session) readRetention(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	configs, err := kafka.TopicConfigs(ctx, s.aux, []string{s.r.o.Topic}, retentionConfig)
+	var ms int64
+	if err == nil {
+		ms, err = strconv.ParseInt(configs[s.r.o.Topic][retentionConfig].Value, 10, 64)
+	}
+	s.retentionDue = time.Now().Add(retentionEvery)
+	switch {
+	case err == nil:
+	case kafka.Classify(err) == kafka.Fatal:
+		ms = 0
+		s.r.log.Debug("cannot read how long tombstones are kept, so readers resume only where nothing can have been missed", "topic", s.r.o.Topic, "error", err)
+	default:
+		s.retentionDue = time.Now().Add(retentionRetry)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.r.sink.Retention(s.id, time.Duration(min(max(0, ms), math.MaxInt64/int64(time.Millisecond)))*time.Millisecond)
 }
 
 // look is one round of watch.
@@ -260,7 +288,7 @@ func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
 	s.mu.Lock()
 	old := len(s.parts)
 	for i := old; i < len(t.Partitions); i++ {
-		p := Progress{Partition: int32(i), Next: at.starts[int32(i)], LogStart: at.starts[int32(i)], Epoch: -1}
+		p := Progress{Partition: int32(i), Next: at.starts[i], LogStart: at.starts[i], Epoch: -1}
 		s.parts = append(s.parts, partition{Progress: p, probed: -1})
 		b.Progress = append(b.Progress, p)
 	}
@@ -293,7 +321,7 @@ func (s *session) probeStuck(ctx context.Context) error {
 					return ctx.Err()
 				}
 			case next > p.Next:
-				s.apply(&Batch{Progress: []Progress{{Partition: p.Partition, Next: next, Epoch: -1, LogStart: p.LogStart}}})
+				s.apply(&Batch{Progress: []Progress{{Partition: p.Partition, Next: next, Epoch: -1, LogStart: p.LogStart, Gap: next}}})
 			}
 		}
 		var due <-chan time.Time
@@ -316,7 +344,7 @@ func (s *session) stuck() (stuck []Progress, waiting bool) {
 	defer s.mu.Unlock()
 	for i := range s.parts {
 		p := &s.parts[i]
-		if _, parked := s.parked[p.Partition]; parked || p.Next >= max(p.target, s.r.want(p.Partition)) {
+		if s.parked[p.Partition] != nil || p.Next >= max(p.target, s.r.want(p.Partition)) {
 			continue
 		}
 		waiting = true

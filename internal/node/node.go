@@ -39,6 +39,7 @@ type Options struct {
 	Fresh           bool
 	Quiet           bool // do not say that it is ready: the banner does
 	ListTimeout     time.Duration
+	MaxWatchers     int // open at a time; 0: no bound
 	Drain           time.Duration // how long to go on, unready, once told to end
 	Logger          *slog.Logger
 }
@@ -66,7 +67,7 @@ func New(o Options) (*Node, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		httpapi.NewCollector(n.cache, n.pushStats))
-	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, Fresh: o.Fresh, UnreadyAtLimit: o.UnreadyAtLimit, ListTimeout: o.ListTimeout, Logger: o.Logger}
+	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, Fresh: o.Fresh, UnreadyAtLimit: o.UnreadyAtLimit, ListTimeout: o.ListTimeout, MaxWatchers: o.MaxWatchers, Logger: o.Logger}
 	if o.Writable {
 		p, err := kafka.NewProducer(o.Kafka)
 		if err != nil {
@@ -75,6 +76,7 @@ func New(o Options) (*Node, error) {
 		n.producer, opts.Producer = p, p
 	}
 	n.server = httpapi.New(opts)
+	reg.MustRegister(httpapi.Watchers(n.server))
 	return n, nil
 }
 

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"hash/maphash"
-	"iter"
 	"slices"
 )
 
@@ -16,11 +15,15 @@ const (
 
 // slab is a stretch of records. Its bytes are written once; only the Store reads the other fields that change.
 type slab struct {
-	buf  []byte // of full length from the start, so that readers see no slice header change
-	base int64  // what timestamps are relative to: the first record's
-	used int
-	dead int
+	buf   []byte // of full length from the start, so that readers see no slice header change
+	base  int64  // what timestamps are relative to: the first record's
+	used  int    // once another slab is being filled, this and spans change no more
+	dead  int
+	spans []span // by partition: where its records, dead ones included, come from
 }
+
+// span is a stretch of one partition's offsets, of which a slab has some; with hi 0, none.
+type span struct{ lo, hi int64 }
 
 // Effect is what applying one record did to what a reader sees of its key.
 type Effect struct {
@@ -61,6 +64,7 @@ type Store struct {
 	used    int64 // slab bytes with records
 	dead    int64 // of these, those that belong to no live record
 	total   int64 // slab bytes, room to come included
+	spans   int   // of all slabs
 }
 
 // New makes an empty Store. Until FinishOrder it has no order: it is loaded faster so.
@@ -99,7 +103,7 @@ func (m Memory) Settled() int64 {
 // Memory counts what the Store itself takes now; what only snapshots keep alive is not in it.
 func (s *Store) Memory() Memory {
 	return Memory{Payload: s.payload, Slabs: s.total, Live: s.used - s.dead, Dead: s.dead, Tombstones: s.tombs.bytes,
-		Index: s.index.bytes() + s.locs.bytes() + s.order.bytes() + int64(cap(s.free))*4}
+		Index: s.index.bytes() + s.locs.bytes() + s.order.bytes() + int64(cap(s.free))*4 + int64(s.spans)*16}
 }
 
 func (s *Store) bytesAt(l loc) []byte { return s.slabs[l.slab()].buf[l.offset():] }
@@ -149,11 +153,14 @@ func (s *Store) Partitions(key []byte) []int32 {
 }
 
 // Apply takes one record in, in log order per partition. The Store copies what it keeps.
-func (s *Store) Apply(r *Record) Effect {
+func (s *Store) Apply(r *Record) Effect { return s.apply(r, false) }
+
+// apply is Apply; expired: r, a tombstone, stands for the log's start having moved past what its partition had.
+func (s *Store) apply(r *Record, expired bool) Effect {
 	hash := maphash.Bytes(s.seed, r.Key)
 	id := s.find(hash, r.Key)
 	if r.Value == nil {
-		s.tombs.add(r)
+		s.tombs.add(r, expired)
 	}
 	if id == 0 {
 		if r.Value == nil {
@@ -297,6 +304,7 @@ func (s *Store) write(r *Record) loc {
 	n := encode(sl.buf[sl.used:], r, sl.base)
 	sl.used += n
 	s.used += int64(n)
+	s.spans += sl.note(r.Partition, r.Offset)
 	return l
 }
 
@@ -393,6 +401,7 @@ func (s *Store) rewrite(i int) {
 	s.used -= int64(old.used)
 	s.dead -= int64(old.dead)
 	s.total -= int64(len(old.buf))
+	s.spans -= len(old.spans)
 	s.ownSlabs()
 	s.slabs[i] = nil
 	s.holes = append(s.holes, i)
@@ -452,59 +461,3 @@ func (s *Store) FinishOrder(o *Order) {
 
 // Ordered reports whether snapshots can be listed: FinishOrder has been called.
 func (s *Store) Ordered() bool { return s.ordered }
-
-// Snapshot is one state of a Store. The zero value is an empty one.
-type Snapshot struct {
-	slabs []*slab
-	pages []*page
-	order order
-}
-
-// Snapshot takes the present state, in O(1). The Store must be Ordered.
-func (s *Store) Snapshot() Snapshot {
-	if !s.ordered {
-		panic("store: a snapshot before FinishOrder")
-	}
-	return s.snapshot()
-}
-
-func (s *Store) snapshot() Snapshot {
-	s.gen++ // from here on, what exists is shared
-	return Snapshot{slabs: s.slabs, pages: s.locs.pages, order: s.order}
-}
-
-// Len is the number of keys.
-func (s Snapshot) Len() int { return s.order.n }
-
-func (s Snapshot) loc(id uint32) loc { return s.pages[id/pageLen].locs[id%pageLen] }
-
-func (s Snapshot) key(id uint32) []byte {
-	l := s.loc(id)
-	return keyOf(s.slabs[l.slab()].buf[l.offset():])
-}
-
-// All yields the records of keys that begin with prefix and are greater than after, in key order. A nil after
-// means from the first. The Record is reused from one to the next; its bytes are views that stay good.
-func (s Snapshot) All(prefix, after []byte) iter.Seq[*Record] {
-	return func(yield func(*Record) bool) {
-		from := prefix
-		if after != nil {
-			if next := append(bytes.Clone(after), 0); bytes.Compare(next, from) > 0 {
-				from = next
-			}
-		}
-		li, i := s.order.seek(from, s.key)
-		var r Record
-		for ; li < len(s.order.leaves); li, i = li+1, 0 {
-			l := s.order.leaves[li]
-			for _, id := range l.ids[i:l.n] {
-				at := s.loc(id)
-				sl := s.slabs[at.slab()]
-				decode(sl.buf[at.offset():], &r, sl.base)
-				if !bytes.HasPrefix(r.Key, prefix) || !yield(&r) {
-					return
-				}
-			}
-		}
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,8 +106,9 @@ func runModel(t *testing.T, keys, steps, valueLen, elsewhere int) {
 		step int
 	}
 	var snaps []held
+	var readers []reader
 	var building func() *Order
-	var offsets [partitions]int64
+	var offsets, starts [partitions]int64
 	filler := bytes.Repeat([]byte("x"), valueLen)
 	for i := range steps {
 		key := fmt.Sprintf("%s-%d", []string{"key", "a", "longer-prefix-than-eight"}[rnd.IntN(3)], rnd.IntN(keys))
@@ -153,13 +155,100 @@ func runModel(t *testing.T, keys, steps, valueLen, elsewhere int) {
 			checkSnapshot(t, "first order", s.Snapshot(), m.values())
 		case s.Ordered() && rnd.IntN(steps/20) == 0:
 			snaps = append(snaps, held{s.Snapshot(), m.values(), i})
+			rd := reader{view: m.values()}
+			for p := range partitions {
+				rd.cuts = append(rd.cuts, Cut{offsets[p], starts[p]})
+			}
+			readers = append(readers, rd)
+		case s.Ordered() && rnd.IntN(steps/10) == 0:
+			p := rnd.IntN(partitions)
+			starts[p] += rnd.Int64N(offsets[p] - starts[p])
+			expire(t, s, m, int32(p), starts[p])
+		case len(readers) > 0 && rnd.IntN(steps/30) == 0:
+			rd := &readers[rnd.IntN(len(readers))]
+			rd.catchUp(t, s.Since(rd.cuts), m.values())
+			for p := range partitions {
+				rd.cuts[p] = Cut{offsets[p], starts[p]}
+			}
 		}
+	}
+	for _, rd := range readers {
+		rd.catchUp(t, s.Since(rd.cuts), m.values())
 	}
 	snaps = append(snaps, held{s.Snapshot(), m.values(), steps})
 	for _, h := range snaps {
 		checkSnapshot(t, fmt.Sprintf("snapshot of step %d", h.step), h.snap, h.want)
 	}
 	checkAccounts(t, s, m)
+}
+
+// reader is one that saw all up to some cuts, and what it saw.
+type reader struct {
+	cuts []Cut
+	view map[string]string
+}
+
+// catchUp holds Since to what rule 11 says: applied to the old view, it makes the new one, and names no key twice.
+func (rd *reader) catchUp(t *testing.T, d *Diff, want map[string]string) {
+	t.Helper()
+	seen := map[string]bool{}
+	for r, kind := range d.All(nil) {
+		key := string(r.Key)
+		if seen[key] {
+			t.Fatalf("%s is told twice", key)
+		}
+		seen[key] = true
+		if kind == Put {
+			rd.view[key] = string(r.Value)
+		} else {
+			delete(rd.view, key)
+		}
+	}
+	if !maps.Equal(rd.view, want) {
+		t.Fatalf("caught up to %d keys, want %d; or to other values", len(rd.view), len(want))
+	}
+	for _, prefix := range []string{"a-", "a-1"} {
+		for r := range d.All([]byte(prefix)) {
+			if key := string(r.Key); !seen[key] || !strings.HasPrefix(key, prefix) {
+				t.Fatalf("%s is told under the prefix %s", key, prefix)
+			}
+		}
+		for key := range seen {
+			if !strings.HasPrefix(key, prefix) {
+				delete(seen, key)
+			}
+		}
+		n := 0
+		for range d.All([]byte(prefix)) {
+			n++
+		}
+		if n != len(seen) {
+			t.Fatalf("%d keys under the prefix %s, want %d", n, prefix, len(seen))
+		}
+	}
+}
+
+// expire moves the partition's log start, a few records at a time.
+func expire(t *testing.T, s *Store, m model, partition int32, start int64) {
+	t.Helper()
+	for all := false; !all; {
+		all = s.Expire(partition, start, 7, func(gone *Record, e Effect) {
+			r, ok := m[string(gone.Key)][partition]
+			if !ok || !equal(&r, gone) || r.Offset >= start {
+				t.Fatalf("%v expired, the model has %v", gone, r)
+			}
+			before, _ := m.winner(string(gone.Key))
+			m.apply(Record{Key: gone.Key, Partition: partition})
+			if now, has := m.winner(string(gone.Key)); e.Deleted == has || e.Changed != (before.Partition == partition) || has && e.Changed && !equal(&e.Now, &now) {
+				t.Fatalf("effect %+v, now %v", e, now)
+			}
+		})
+	}
+	for key, recs := range m {
+		if r, ok := recs[partition]; ok && r.Offset < start {
+			t.Fatalf("%s did not expire", key)
+		}
+	}
 }
 
 func equal(a, b *Record) bool {
@@ -393,18 +482,20 @@ func TestGetAllocatesNothing(t *testing.T) {
 }
 
 func TestTombstones(t *testing.T) {
-	s := New()
+	s := ordered(New())
 	since := func(offset int64) (keys []string) {
-		s.Tombstones(func(int32) int64 { return offset }, func(r *Record) { keys = append(keys, fmt.Sprintf("%s@%d/%d", r.Key, r.Partition, r.Offset)) })
+		for r, kind := range s.Since([]Cut{{Next: offset}, {Next: offset}, {Next: offset}}).All(nil) {
+			keys = append(keys, fmt.Sprintf("%s@%d/%d:%d", r.Key, r.Partition, r.Offset, kind))
+		}
 		return keys
 	}
 	s.Apply(&Record{Key: []byte("a"), Value: []byte("1"), Offset: 0})
 	s.Apply(&Record{Key: []byte("a"), Offset: 1})
 	s.Apply(&Record{Key: []byte("unknown"), Partition: 2, Offset: 7})
-	if got := since(0); !slices.Equal(got, []string{"a@0/1", "unknown@2/7"}) {
+	if got := since(0); !slices.Equal(got, []string{"unknown@2/7:1", "a@0/1:1"}) {
 		t.Errorf("since 0: %q", got)
 	}
-	if got := since(2); !slices.Equal(got, []string{"unknown@2/7"}) || s.Horizon(0) != 0 {
+	if got := since(2); !slices.Equal(got, []string{"unknown@2/7:1"}) || s.Horizon(0).Next != 0 {
 		t.Errorf("since 2: %q, horizon %d", got, s.Horizon(0))
 	}
 	const n = 200_000
@@ -414,9 +505,34 @@ func TestTombstones(t *testing.T) {
 	if m := s.Memory().Tombstones; m > tombstonesMin+tombSlabLen {
 		t.Errorf("tombstones take %d bytes", m)
 	}
-	h := s.Horizon(0)
+	h := s.Horizon(0).Next
 	if got := since(h); h < 2 || int64(len(got)) != 2+n-h {
 		t.Errorf("since the horizon %d: %d tombstones, want %d", h, len(got), 2+n-h)
+	}
+}
+
+// TestSinceReadsOnWhileWritesGoOn: a Diff is of one state, whatever happens next; for the race detector, too.
+func TestSinceReadsOnWhileWritesGoOn(t *testing.T) {
+	s := ordered(New())
+	write := func(from, to int) {
+		for i := from; i < to; i++ {
+			s.Apply(&Record{Key: fmt.Appendf(nil, "k%d", i%5000), Value: make([]byte, 300), Offset: int64(i)})
+			s.Apply(&Record{Key: fmt.Appendf(nil, "gone%d", i), Offset: int64(i)})
+		}
+	}
+	write(0, 20_000)
+	d := s.Since([]Cut{{Next: 19_000}})
+	done := make(chan int)
+	go func() {
+		n := 0
+		for range d.All(nil) {
+			n++
+		}
+		done <- n
+	}()
+	write(20_000, 40_000)
+	if n := <-done; n != 2000 {
+		t.Errorf("%d keys have changed, want 2000", n)
 	}
 }
 

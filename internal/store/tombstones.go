@@ -1,12 +1,15 @@
 package store
 
-// tombstones remembers deletions, so that a reader who resumes can be told of them (GUARANTEES rules 9 and 11): the
-// newest, of all partitions together, up to a number of bytes.
+import "math"
+
+// tombstones remembers what went: deletions, and records that the log's start moved past. So a reader who resumes can
+// be told of them (GUARANTEES rules 9, 11, 13). It keeps the newest, of all partitions together, up to a number of
+// bytes.
 type tombstones struct {
-	slabs   []*slab // oldest first; shared with snapshots, which read no further than the slabs' used at their time
+	slabs   []*slab // oldest first; a snapshot reads no further than its own length, and of the last no further than its used then
 	bytes   int64
 	limit   int64
-	horizon []int64 // by partition: tombstones below it may be missing
+	horizon []Cut // by partition: what went below Next, or expired below LogStart, may be missing
 }
 
 const (
@@ -14,8 +17,12 @@ const (
 	tombstonesMin = 4 << 20 // bytes that are kept in any case
 )
 
-func (t *tombstones) add(r *Record) {
+// add remembers that r's key went at r's offset: by a tombstone, or, where expired, by expiry of the record there.
+func (t *tombstones) add(r *Record, expired bool) {
 	m := Record{Key: r.Key, Partition: r.Partition, Offset: r.Offset, Epoch: r.Epoch, Timestamp: r.Timestamp}
+	if expired {
+		m.Value = []byte{} // marks it: a tombstone has none
+	}
 	need := maxRecordHeader + len(m.Key)
 	n := len(t.slabs)
 	if n == 0 || t.slabs[n-1].used+need > len(t.slabs[n-1].buf) {
@@ -26,6 +33,9 @@ func (t *tombstones) add(r *Record) {
 		n = len(t.slabs)
 	}
 	sl := t.slabs[n-1]
+	if sl.note(m.Partition, m.Offset); expired {
+		sl.note(m.Partition, math.MaxInt64-1) // is told by the log's start, not by its offset: missed looks into every such slab
+	}
 	sl.used += encode(sl.buf[sl.used:], &m, sl.base)
 }
 
@@ -37,9 +47,13 @@ func (t *tombstones) drop() {
 		for at := 0; at < old.used; {
 			at += decode(old.buf[at:], &r, old.base)
 			for int(r.Partition) >= len(t.horizon) {
-				t.horizon = append(t.horizon, 0)
+				t.horizon = append(t.horizon, Cut{})
 			}
-			t.horizon[r.Partition] = max(t.horizon[r.Partition], r.Offset+1)
+			if h := &t.horizon[r.Partition]; r.Value == nil {
+				h.Next = max(h.Next, r.Offset+1)
+			} else {
+				h.LogStart = max(h.LogStart, r.Offset+1)
+			}
 		}
 		t.bytes -= int64(len(old.buf))
 		t.slabs = append([]*slab(nil), t.slabs[1:]...)
@@ -52,24 +66,10 @@ func (s *Store) LimitTombstones(bytes int64) {
 	s.tombs.drop()
 }
 
-// Horizon is the offset in partition from which on every tombstone that was applied is remembered.
-func (s *Store) Horizon(partition int32) int64 {
+// Horizon is the lowest cut of partition from which on all that went is remembered.
+func (s *Store) Horizon(partition int32) Cut {
 	if int(partition) < len(s.tombs.horizon) {
 		return s.tombs.horizon[partition]
 	}
-	return 0
-}
-
-// Tombstones calls f for every remembered tombstone for which since, by its partition, is at or below its offset. The
-// key may have been put again meanwhile. The Record is reused; its key is a view.
-func (s *Store) Tombstones(since func(partition int32) int64, f func(*Record)) {
-	var r Record
-	for _, sl := range s.tombs.slabs {
-		for at := 0; at < sl.used; {
-			at += decode(sl.buf[at:], &r, sl.base)
-			if r.Offset >= since(r.Partition) {
-				f(&r)
-			}
-		}
-	}
+	return Cut{}
 }

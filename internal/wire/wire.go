@@ -44,6 +44,7 @@ type Change struct {
 	Headers   []Header
 	Keys      int    // Synced
 	AgeMs     int64  // Progress; -1: unknown
+	Merged    uint64 // Progress: changes since the last position of which only the outcome was told
 	Reason    string // Delete, Reset
 	RetryMs   int64  // Closing
 }
@@ -99,11 +100,19 @@ func appendFields(dst []byte, c *Change) []byte {
 		dst = append(dst, `"keys":`...)
 		return strconv.AppendInt(dst, int64(c.Keys), 10)
 	case Progress:
-		if c.AgeMs < 0 {
-			return dst
+		n := len(dst)
+		if c.AgeMs >= 0 {
+			dst = append(dst, `"ageMs":`...)
+			dst = strconv.AppendInt(dst, c.AgeMs, 10)
 		}
-		dst = append(dst, `"ageMs":`...)
-		return strconv.AppendInt(dst, c.AgeMs, 10)
+		if c.Merged > 0 {
+			if len(dst) > n {
+				dst = append(dst, ',')
+			}
+			dst = append(dst, `"merged":`...)
+			dst = strconv.AppendUint(dst, c.Merged, 10)
+		}
+		return dst
 	case Reset:
 		dst = append(dst, `"reason":`...)
 		return AppendString(dst, c.Reason)
@@ -218,6 +227,7 @@ type line struct {
 	Headers   []Header        `json:"headers"`
 	Keys      int             `json:"keys"`
 	AgeMs     *int64          `json:"ageMs"`
+	Merged    uint64          `json:"merged"`
 	Reason    string          `json:"reason"`
 	RetryMs   int64           `json:"retryMs"`
 }
@@ -233,7 +243,7 @@ func ParseNDJSON(b []byte) (Change, error) {
 		return Change{}, errors.New("parse a watch line: no \"type\"")
 	}
 	c := Change{Type: l.Type, Position: l.Position, Partition: l.Partition, Offset: l.Offset, Timestamp: l.Timestamp,
-		Headers: l.Headers, Keys: l.Keys, AgeMs: -1, Reason: l.Reason, RetryMs: l.RetryMs}
+		Headers: l.Headers, Keys: l.Keys, AgeMs: -1, Merged: l.Merged, Reason: l.Reason, RetryMs: l.RetryMs}
 	if l.AgeMs != nil {
 		c.AgeMs = *l.AgeMs
 	}
