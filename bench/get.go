@@ -164,17 +164,21 @@ function done(summary, latency)
 end
 `
 
-// http loads a server with wrk, or where that is missing with loadHTTP.
-func (b *bench) http(ctx context.Context, address, prefix string, keys int) ([]metric, error) {
+// http loads a server with wrk, or where that is missing with loadHTTP. Headers are "Name: value".
+func (b *bench) http(ctx context.Context, address, prefix string, keys int, headers ...string) ([]metric, error) {
 	if _, err := exec.LookPath("wrk"); err != nil {
-		return loadHTTP(ctx, address, prefix, keys, b.getTime)
+		return loadHTTP(ctx, address, prefix, keys, b.getTime, headers...)
 	}
 	script := filepath.Join(b.dir, "get.lua")
 	if err := os.WriteFile(script, fmt.Appendf(nil, wrkScript, keys-1), 0o600); err != nil {
 		return nil, err
 	}
 	// One thread: on a small machine a second one would only take the server's core.
-	out, err := output(ctx, "wrk", "-t", "1", "-c", strconv.Itoa(getConnections), "-d", fmt.Sprintf("%.0fs", max(1, b.getTime.Seconds())), "-s", script, "http://"+address, "--", prefix)
+	args := []string{"-t", "1", "-c", strconv.Itoa(getConnections), "-d", fmt.Sprintf("%.0fs", max(1, b.getTime.Seconds())), "-s", script}
+	for _, h := range headers {
+		args = append(args, "-H", h)
+	}
+	out, err := output(ctx, "wrk", append(args, "http://"+address, "--", prefix)...)
 	if err != nil {
 		return nil, err
 	}

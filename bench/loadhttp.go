@@ -19,13 +19,13 @@ import (
 
 // loadHTTP is wrk in short, for machines that lack it: kept-alive connections, each one request at a time, random keys. It
 // takes more of the processor than wrk does, so that its numbers are lower; they compare among themselves.
-func loadHTTP(ctx context.Context, address, prefix string, keys int, d time.Duration) ([]metric, error) {
+func loadHTTP(ctx context.Context, address, prefix string, keys int, d time.Duration, headers ...string) ([]metric, error) {
 	took := make([][]time.Duration, getConnections)
 	began := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range took {
 		g.Go(func() (err error) {
-			took[i], err = loadConnection(ctx, address, prefix, keys, began.Add(d))
+			took[i], err = loadConnection(ctx, address, prefix, keys, began.Add(d), headers)
 			return err
 		})
 	}
@@ -42,13 +42,18 @@ func loadHTTP(ctx context.Context, address, prefix string, keys int, d time.Dura
 		{float64(all[len(all)*99/100].Nanoseconds()), "p99-ns"}}, nil
 }
 
-func loadConnection(ctx context.Context, address, prefix string, keys int, until time.Time) (took []time.Duration, err error) {
+func loadConnection(ctx context.Context, address, prefix string, keys int, until time.Time, headers []string) (took []time.Duration, err error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	r := bufio.NewReader(conn)
+	end := " HTTP/1.1\r\nHost: " + address + "\r\n"
+	for _, h := range headers {
+		end += h + "\r\n"
+	}
+	end += "\r\n"
 	var req []byte
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -57,7 +62,7 @@ func loadConnection(ctx context.Context, address, prefix string, keys int, until
 		}
 		req = append(req[:0], "GET "...)
 		req = dataset.AppendKey(append(req, prefix...), rand.IntN(keys))
-		req = append(append(append(req, " HTTP/1.1\r\nHost: "...), address...), "\r\n\r\n"...)
+		req = append(req, end...)
 		if _, err := conn.Write(req); err != nil {
 			return nil, err
 		}

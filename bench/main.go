@@ -48,6 +48,7 @@ var parts = []struct {
 	{"start", "process start to ready, and memory", (*bench).start},
 	{"churn", "memory after every key was overwritten ten times", (*bench).churn},
 	{"get", "GET by key on 32 connections", (*bench).get},
+	{"fresh", "fresh GETs, a write until it is read, replicas that restart", (*bench).fresh},
 }
 
 func main() {

@@ -59,6 +59,7 @@ func (r *results) table() string {
 		{"Process start to ready", r.startRows()},
 		{"Memory after every key was overwritten ten times while running", r.churnRows()},
 		{"GET by key, 32 connections", r.getRows()},
+		{"Freshness", r.freshRows()},
 		{"In process", r.processRows()},
 	} {
 		if len(part.rows) > 1 {
@@ -184,7 +185,7 @@ func (r *results) processRows() [][]string {
 	return rows
 }
 
-// reach is issue 4's list of what is to be reached, with what was.
+// reach lists what is to be reached, with what was: issue 4's list, and then issue 5's.
 func (r *results) reach() [][]string {
 	rows := [][]string{{"what", "wanted", "measured", ""}}
 	add := func(what string, v float64, ok bool, most bool, limit float64, format string) {
@@ -227,6 +228,7 @@ func (r *results) reach() [][]string {
 		v, ok = r.ratio("GetWhile/reader="+reader+"/during=both", "p99-ns", "GetWhile/reader="+reader+"/during=nothing", "p99-ns")
 		add("Get's p99 during writes and a list, "+reader+" reader, x alone", v, ok, true, 2, "%.2f")
 	}
+	r.reachFresh(add)
 	return rows
 }
 
