@@ -27,7 +27,7 @@ var mayImport = map[string][]string{
 	"internal/feed":      {"internal/position", "internal/wire"},
 	"internal/cache":     {"internal/feed", "internal/ingest", "internal/position", "internal/store", "internal/wire"},
 	"internal/httpapi":   {"internal/cache", "internal/feed", "internal/kafka", "internal/position", "internal/store", "internal/wire"},
-	"internal/gateway":   {"internal/kafka"},
+	"internal/gateway":   {"internal/kafka", "internal/position"},
 	"internal/webhook":   {"internal/feed", "internal/position", "internal/wire"},
 	"internal/kube":      {},
 	"internal/devbroker": {},

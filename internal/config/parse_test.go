@@ -68,7 +68,7 @@ func TestDefaults(t *testing.T) {
 	got := mustParse(t, words("serve --topic orders --kafka-bootstrap kafka:9092"))
 	want := &Serve{
 		Kafka: Kafka{Bootstrap: []string{"kafka:9092"}}, Topic: "orders", Listen: ":8080",
-		CreateTopicPartitions: 3, CreateTopicReplication: -1, Isolation: "read_committed", Consistency: "local", MaxBytes: "auto", ListTimeout: time.Minute, Drain: 5 * time.Second, OnUpdateAfterOffset: "latest",
+		CreateTopicPartitions: 3, CreateTopicReplication: -1, Isolation: "read_committed", Consistency: "local", MaxBytes: "auto", WhenKafkaAway: "serve", ListTimeout: time.Minute, Drain: 5 * time.Second, OnUpdateAfterOffset: "latest",
 		WebhookBody: "v1", WebhookLookback: time.Minute, OnUpdatePath: "/kafka-keyvalue/v1/updates", TargetStaticPort: 8080, TargetServicePort: 8080,
 		InformerResyncPeriod: 5 * time.Minute, KubeAccountDir: "/var/run/secrets/kubernetes.io/serviceaccount", DispatcherRetryBackoff: time.Second, Log: Log{LogFormat: "text", LogLevel: "info"},
 	}

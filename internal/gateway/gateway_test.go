@@ -28,6 +28,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/position"
 )
 
 // rig is a gateway on a fake broker, in a synctest bubble.
@@ -524,4 +525,25 @@ func TestHeaderOrder(t *testing.T) {
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
+}
+
+// TestProduceNamesItsPosition: the record of a synchronous call is in the position that comes back, on whichever replica.
+func TestProduceNamesItsPosition(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		for range 2 {
+			w := r.call("POST", "/topics/t/messages?key=k&sync", "v")
+			var ack produced
+			if err := json.Unmarshal(w.Body.Bytes(), &ack); err != nil {
+				t.Fatal(err, w.Body)
+			}
+			p, err := position.Parse(w.Header().Get("Kkv-Position"))
+			if err != nil || p.IsZero() || p.TopicID() == [16]byte{} || p.Partition(ack.Partition).Next != ack.Offset+1 {
+				t.Errorf("%s: position %q, %v", w.Body, w.Header().Get("Kkv-Position"), err)
+			}
+		}
+		if w := r.call("POST", "/topics/t/messages?key=k", "v"); w.Header().Get("Kkv-Position") != "" {
+			t.Errorf("an asynchronous call names a position: %v", w.Header())
+		}
+	})
 }

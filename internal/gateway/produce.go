@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/position"
 )
 
 // messages handles /topics/{topic}/messages.
@@ -172,6 +173,7 @@ func (g *Gateway) send(w http.ResponseWriter, r *http.Request, m kafka.Message, 
 	if g.o.Acked != nil {
 		g.o.Acked(r.Context(), m.Topic, ack)
 	}
+	w.Header().Set("Kkv-Position", position.FromWrite(ack.TopicID, ack.Partition, ack.Offset).String()) // GUARANTEES rule 6
 	if sync {
 		writeJSON(w, http.StatusOK, produced{ack.Partition, ack.Offset})
 		return

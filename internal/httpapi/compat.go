@@ -5,38 +5,12 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/kkv-project/kkv/internal/cache"
 	"github.com/kkv-project/kkv/internal/store"
 )
-
-// compat answers the routes of kafka-keyvalue 1.x and 2.x (CONTRACT section 1). path is what follows /cache/v1/,
-// escaped as sent.
-func (s *Server) compat(w http.ResponseWriter, r *http.Request, path string) {
-	if !allow(w, r, http.MethodGet, http.MethodHead) {
-		return
-	}
-	reads := strings.HasPrefix(path, "raw/") || path == "keys" || path == "values"
-	if reads && !s.await(w, r, nil) { // by header alone: the query is part of the key
-		return
-	}
-	switch {
-	case strings.HasPrefix(path, "raw/"):
-		s.compatRaw(w, r, strings.TrimPrefix(path, "raw/"))
-	case path == "keys":
-		s.compatList(w, r, "application/octet-stream", func(rec *store.Record) []byte { return rec.Key })
-	case path == "values":
-		s.compatList(w, r, "text/plain;charset=UTF-8", func(rec *store.Record) []byte { return rec.Value })
-	case strings.HasPrefix(path, "offset/"):
-		s.compatOffset(w, strings.TrimPrefix(path, "offset/"))
-	default:
-		w.Header().Set("Content-Length", "0")
-		w.WriteHeader(http.StatusNotFound)
-	}
-}
 
 // compatRaw: everything after /raw/ in the request target is the key, its query string included, for the old
 // clients do not escape.
@@ -46,6 +20,7 @@ func (s *Server) compatRaw(w http.ResponseWriter, r *http.Request, escaped strin
 	}
 	key, err := url.PathUnescape(escaped)
 	if err != nil {
+		w.Header()["Cache-Control"] = noCache
 		http.Error(w, "the key is not percent-encoded: "+err.Error()+"; write a bare % as %25", http.StatusBadRequest)
 		return
 	}
@@ -67,11 +42,22 @@ func (s *Server) compatRaw(w http.ResponseWriter, r *http.Request, escaped strin
 		return
 	}
 	f.number("Content-Length", int64(len(rec.Value)))
+	if rec.Conflict {
+		f.text("Kkv-Conflict", "true")
+	}
 	f.into(h)
 	h["Content-Type"] = octetStream
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(rec.Value) // the client is gone if this fails
 	}
+}
+
+func (s *Server) compatKeys(w http.ResponseWriter, r *http.Request, _ string) {
+	s.compatList(w, r, "application/octet-stream", func(rec *store.Record) []byte { return rec.Key })
+}
+
+func (s *Server) compatValues(w http.ResponseWriter, r *http.Request, _ string) {
+	s.compatList(w, r, "text/plain;charset=UTF-8", func(rec *store.Record) []byte { return rec.Value })
 }
 
 // compatList writes one field of every live record, each followed by a line break, at one position.
@@ -107,13 +93,12 @@ func (s *Server) compatList(w http.ResponseWriter, r *http.Request, contentType 
 }
 
 // compatOffset: the last offset seen, which is the position less one; answered while loading, too.
-func (s *Server) compatOffset(w http.ResponseWriter, path string) {
+func (s *Server) compatOffset(w http.ResponseWriter, _ *http.Request, args [2]string) {
 	w.Header().Set("Content-Type", "text/plain;charset=UTF-8")
 	w.Header().Set("Cache-Control", "no-cache")
-	topic, partition, ok := strings.Cut(path, "/")
-	name, err := url.PathUnescape(topic)
-	n, err2 := strconv.ParseInt(partition, 10, 32)
-	if !ok || err != nil || err2 != nil || n < 0 {
+	name, err := url.PathUnescape(args[0])
+	n, err2 := strconv.ParseInt(args[1], 10, 32)
+	if err != nil || err2 != nil || n < 0 {
 		http.Error(w, "want /cache/v1/offset/{topic}/{partition}", http.StatusBadRequest)
 		return
 	}

@@ -5,6 +5,12 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/kkv-project/kkv/internal/kafkatest"
 )
 
 // fixture is the data behind the answers recorded from the original.
@@ -71,7 +77,7 @@ func TestRecordedAnswers(t *testing.T) {
 func TestHealth(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
 		const up = `{"status":"UP","checks":[{"name":"consume-loop","status":"UP","data":{"stage":"Polling"}}]}` + "\n"
-		for path := range healthRoutes {
+		for _, path := range []string{"/q/health/ready", "/health/ready", "/readyz", "/ready", "/q/health/live", "/health/live", "/livez", "/q/health", "/health"} {
 			r := g.get(path)
 			r.want(t, 200, up)
 			if ct := r.Header.Get("Content-Type"); ct != "application/json; charset=UTF-8" {
@@ -84,6 +90,37 @@ func TestHealth(t *testing.T) {
 		}
 		g.get("/q/health/live").want(t, 200, up)
 	})
+}
+
+// TestKafkaAway: with UnreadyWhenAway a cache whose Kafka is away is unready, and yet serves; a fresh read is refused.
+func TestKafkaAway(t *testing.T) {
+	for _, unready := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newRig(t, func(o *Options) { o.UnreadyWhenAway = unready })
+			g.waitReady()
+			g.put(0, "A", []byte("1"))
+			h := g.Fake.Fault(kfake.Fault{Err: kerr.KafkaStorageError, Count: -1})
+			kafkatest.Pass(time.Second) // as long as an election
+			if r := g.get("/readyz"); r.StatusCode != 200 {
+				t.Errorf("after 1 s: %d %s", r.StatusCode, r.body)
+			}
+			kafkatest.Pass(9 * time.Second)
+			r, want := g.get("/readyz"), 200
+			if unready {
+				want = 503
+			}
+			if r.StatusCode != want || !strings.Contains(r.body, `"trouble":`) {
+				t.Errorf("after 10 s: %d %s", r.StatusCode, r.body)
+			}
+			g.get("/cache/v1/raw/A").want(t, 200, "1")
+			g.get("/v1/topics/fixture/keys/A?consistency=fresh&timeout=1s").wantProblem(t, 504, "behind")
+			h.Remove()
+			kafkatest.Pass(10 * time.Second)
+			if r := g.get("/readyz"); r.StatusCode != 200 {
+				t.Errorf("back: %d %s", r.StatusCode, r.body)
+			}
+		})
+	}
 }
 
 func TestBeforeReady(t *testing.T) {

@@ -9,13 +9,21 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/kkv-project/kkv/internal/store"
 )
 
 // compressFrom is the size in bytes from which a value is compressed for a client that asks for it; below, the
 // frame and the time outweigh what is saved.
 const compressFrom = 1 << 10
 
-var varyEncoding = []string{"Accept-Encoding"}
+// codingFor is the coding in which a record's value is answered, "" for none.
+func codingFor(r *http.Request, rec *store.Record) string {
+	if len(rec.Value) < compressFrom {
+		return ""
+	}
+	return accepted(r.Header["Accept-Encoding"])
+}
 
 // accepted is the coding to answer with: zstd before gzip, "" for neither (RFC 9110 section 12.5.3).
 func accepted(lines []string) string {

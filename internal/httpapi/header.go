@@ -15,6 +15,11 @@ var (
 	nosniff     = []string{"nosniff"}
 	zeroLength  = []string{"0"}
 	connClose   = []string{"close"}
+
+	// Vary names the request headers that an answer depends on (rule 18), but for conditions, which caches know.
+	varyFresh = []string{"Kkv-At-Least, Kkv-Consistency, Kkv-Max-Stale, Kkv-Timeout"}
+	varyList  = []string{"Accept-Encoding, " + varyFresh[0]}
+	varyKey   = []string{"Prefer, " + varyList[0]}
 )
 
 // fields gathers header fields and hands them over with two allocations, however many they are: a GET from memory

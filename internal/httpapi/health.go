@@ -4,14 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-)
+	"time"
 
-// healthRoutes are the original's paths and Kubernetes' own.
-var healthRoutes = map[string]func(*Server, http.ResponseWriter){
-	"/q/health/ready": (*Server).healthReady, "/health/ready": (*Server).healthReady, "/readyz": (*Server).healthReady, "/ready": (*Server).healthReady,
-	"/q/health/live": (*Server).healthLive, "/health/live": (*Server).healthLive, "/livez": (*Server).healthLive,
-	"/q/health": (*Server).healthLive, "/health": (*Server).healthLive,
-}
+	"github.com/kkv-project/kkv/internal/cache"
+)
 
 // warnFull is the share of the memory limit from which health speaks of it.
 const warnFull = 0.9
@@ -29,21 +25,38 @@ type check struct {
 }
 
 // healthReady is 200 from the first complete load on; Kafka's absence later does not undo it (DESIGN decision 11).
-func (s *Server) healthReady(w http.ResponseWriter) {
+func (s *Server) healthReady(w http.ResponseWriter, _ *http.Request, _ [2]string) {
 	ready := false
 	select {
 	case <-s.cache.Ready():
 		ready = !s.isDraining()
 	default:
 	}
-	if st := s.cache.Status(); s.o.UnreadyAtLimit && len(st.Held) > 0 {
+	st := s.cache.Status()
+	if s.o.UnreadyAtLimit && len(st.Held) > 0 || s.o.UnreadyWhenAway && away(&st) {
 		ready = false
 	}
 	s.health(w, ready)
 }
 
+// awayAfter is how old the data may be, while Kafka gives trouble, before Kafka counts as away: an election takes less.
+const awayAfter = 3 * time.Second
+
+// away reports whether Kafka cannot be reached. A growing age alone does not say so: an open transaction has that, too.
+func away(st *cache.Status) bool {
+	if st.Trouble == nil {
+		return false
+	}
+	for _, p := range st.Partitions {
+		if p.Age < 0 || p.Age > awayAfter {
+			return true
+		}
+	}
+	return false
+}
+
 // healthLive never depends on Kafka: a restart would not bring it back, and would lose what is served.
-func (s *Server) healthLive(w http.ResponseWriter) { s.health(w, true) }
+func (s *Server) healthLive(w http.ResponseWriter, _ *http.Request, _ [2]string) { s.health(w, true) }
 
 func (s *Server) health(w http.ResponseWriter, up bool) {
 	st := s.cache.Status()

@@ -32,7 +32,6 @@ func newLines(w http.ResponseWriter, r *http.Request) *lines {
 	h := w.Header()
 	h.Set("Content-Type", "application/x-ndjson")
 	h["Cache-Control"] = noCache
-	h["Vary"] = varyEncoding
 	if coding := accepted(r.Header["Accept-Encoding"]); coding != "" {
 		h.Set("Content-Encoding", coding)
 		l.w, l.end = compressor(w, coding)
@@ -65,7 +64,11 @@ func (l *lines) close() {
 // list answers GET …/keys?prefix=&after=&limit=&values=true: one line a key in key order, all at the position that
 // the header names, streamed while writes go on. A list that takes longer than Options.ListTimeout ends with a line of
 // type "error".
-func (s *Server) list(w http.ResponseWriter, r *http.Request, q url.Values) {
+func (s *Server) list(w http.ResponseWriter, r *http.Request, q url.Values, _ string) {
+	w.Header()["Vary"] = varyList
+	if !s.await(w, r, q) {
+		return
+	}
 	limit, values := -1, false
 	if v := q.Get("limit"); v != "" {
 		n, err := strconv.Atoi(v)
@@ -125,7 +128,11 @@ func putLine(r *store.Record, values bool) *wire.Change {
 }
 
 // batchGet answers POST …/keys:batchGet: one line a key in the order asked for, all at one position.
-func (s *Server) batchGet(w http.ResponseWriter, r *http.Request) {
+func (s *Server) batchGet(w http.ResponseWriter, r *http.Request, q url.Values, _ string) {
+	w.Header()["Vary"] = varyList
+	if !s.await(w, r, q) {
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, batchBytes))
 	if err != nil {
 		problem(w, r, http.StatusRequestEntityTooLarge, "too-large", "The keys may be of "+strconv.Itoa(batchBytes)+" bytes at most: "+err.Error()+".")
@@ -144,6 +151,12 @@ func (s *Server) batchGet(w http.ResponseWriter, r *http.Request) {
 	}
 	var f fields
 	f.mark(mark)
+	for i := range recs {
+		if recs[i].Conflict {
+			f.text("Kkv-Conflict", "true")
+			break
+		}
+	}
 	f.into(w.Header())
 	out := newLines(w, r)
 	for i := range recs {

@@ -155,7 +155,7 @@ func TestCompressionOnlyWhenAsked(t *testing.T) {
 		g.put(0, "short", []byte("short"))
 		plain := g.get("/v1/topics/fixture/keys/long")
 		plain.want(t, 200, text)
-		if plain.Header.Get("Vary") != "Accept-Encoding" || plain.Header.Get("Content-Encoding") != "" {
+		if !strings.Contains(plain.Header.Get("Vary"), "Accept-Encoding") || plain.Header.Get("Content-Encoding") != "" {
 			t.Errorf("headers %v", plain.Header)
 		}
 		unzip := map[string]func(string) string{

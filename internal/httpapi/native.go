@@ -22,63 +22,17 @@ import (
 	"github.com/kkv-project/kkv/internal/wire"
 )
 
-// native answers the routes of CONTRACT section 3. path is what follows /v1/topics/, escaped as sent.
-func (s *Server) native(w http.ResponseWriter, r *http.Request, path string) {
-	topic, rest, _ := strings.Cut(path, "/")
-	name, err := url.PathUnescape(topic)
-	if err != nil {
-		problem(w, r, http.StatusBadRequest, "bad-request", "The topic is not percent-encoded.")
-		return
-	}
-	if name != "" && name != s.topic {
-		problem(w, r, http.StatusNotFound, "not-found", "This server serves the topic "+strconv.Quote(s.topic)+", not "+strconv.Quote(name)+".")
-		return
-	}
-	var q url.Values
-	if r.URL.RawQuery != "" {
-		q, err = url.ParseQuery(r.URL.RawQuery)
-	}
-	if err != nil {
-		problem(w, r, http.StatusBadRequest, "bad-request", "The query string cannot be read: "+err.Error()+".")
-		return
-	}
-	switch {
-	case name == "" && rest == "":
-		if nativeAllow(w, r, http.MethodGet, http.MethodHead) {
-			s.answerJSON(w, map[string]any{"topics": []any{s.topicStatus()}})
-		}
-	case rest == "":
-		if nativeAllow(w, r, http.MethodGet, http.MethodHead) {
-			s.answerJSON(w, s.topicStatus())
-		}
-	case rest == "watch":
-		if nativeAllow(w, r, http.MethodGet) {
-			s.watch(w, r, q)
-		}
-	case rest == "keys":
-		if nativeAllow(w, r, http.MethodGet, http.MethodHead) && s.await(w, r, q) {
-			s.list(w, r, q)
-		}
-	case rest == "keys:batchGet":
-		if nativeAllow(w, r, http.MethodPost) && s.await(w, r, q) {
-			s.batchGet(w, r)
-		}
-	case strings.HasPrefix(rest, "keys/"):
-		s.key(w, r, q, strings.TrimPrefix(rest, "keys/"))
-	default:
-		problem(w, r, http.StatusNotFound, "not-found", "There is no such route; /v1/topics/"+s.topic+"/keys, /keys/{key}, /keys:batchGet and /watch are.")
-	}
+// topics and status answer how far the cache is.
+func (s *Server) topics(w http.ResponseWriter, _ *http.Request, _ [2]string) {
+	s.answerJSON(w, map[string]any{"topics": []any{s.topicStatus()}})
 }
 
-func nativeAllow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	for _, m := range methods {
-		if r.Method == m {
-			return true
-		}
-	}
-	w.Header().Set("Allow", strings.Join(methods, ", "))
-	problem(w, r, http.StatusMethodNotAllowed, "bad-request", "Use one of the methods "+strings.Join(methods, ", ")+".")
-	return false
+func (s *Server) status(w http.ResponseWriter, _ *http.Request, _ url.Values, _ string) {
+	s.answerJSON(w, s.topicStatus())
+}
+
+func (s *Server) watchTopic(w http.ResponseWriter, r *http.Request, q url.Values, _ string) {
+	s.watch(w, r, q)
 }
 
 func (s *Server) answerJSON(w http.ResponseWriter, v any) {
@@ -165,16 +119,14 @@ func (s *Server) topicStatus() topicJSON {
 
 // key answers one key's route; escaped is the key as sent.
 func (s *Server) key(w http.ResponseWriter, r *http.Request, q url.Values, escaped string) {
-	if !nativeAllow(w, r, http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete) {
-		return
-	}
+	w.Header()["Vary"] = varyKey
 	key, err := decodeKey(escaped, q.Get("keyEncoding"))
 	if err != nil {
 		problem(w, r, http.StatusBadRequest, "bad-key", err.Error())
 		return
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		if s.await(w, r, q) {
+		if s.await(w, r, q) && s.longPoll(w, r, q, key) {
 			s.getKey(w, r, key)
 		}
 		return
@@ -239,11 +191,7 @@ func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
 		problem(w, r, http.StatusNotFound, "not-found", "The key has no value at this position.")
 		return
 	}
-	coding := ""
-	if len(rec.Value) >= compressFrom {
-		h["Vary"] = varyEncoding
-		coding = accepted(r.Header["Accept-Encoding"])
-	}
+	coding := codingFor(r, &rec)
 	f.begin("Etag")
 	from := len(f.buf)
 	f.buf = appendETag(f.buf, mark.Position.TopicID(), &rec, coding)
@@ -256,6 +204,9 @@ func (s *Server) getKey(w http.ResponseWriter, r *http.Request, key []byte) {
 	f.buf = strconv.AppendInt(f.buf, rec.Offset, 10)
 	f.end()
 	f.number("Kkv-Timestamp", rec.Timestamp)
+	if rec.Conflict {
+		f.text("Kkv-Conflict", "true")
+	}
 	if inm := r.Header["If-None-Match"]; len(inm) > 0 && matches(inm, string(tag)) {
 		f.into(h)
 		w.WriteHeader(http.StatusNotModified)
@@ -448,6 +399,9 @@ func (s *Server) writeDone(ctx context.Context, w http.ResponseWriter, key []byt
 		pos = mark.Position.Merge(pos)
 		if ok && rec.Partition == ack.Partition && rec.Offset == ack.Offset {
 			h.Set("ETag", string(appendETag(nil, mark.Position.TopicID(), &rec, "")))
+		}
+		if rec.Conflict {
+			h.Set("Kkv-Conflict", "true")
 		}
 		if age, ok := mark.Age(); ok {
 			h.Set("Kkv-Age-Ms", strconv.FormatInt(age.Milliseconds(), 10))

@@ -1,5 +1,5 @@
 // Package httpapi is the cache's HTTP door: the routes that users of kafka-keyvalue already call (compat.go), the
-// native ones (native.go, watch.go), health and metrics. CONTRACT.md lists them.
+// native ones (native.go, watch.go), health and metrics; routes.go is their table, api/openapi.yaml what they take and answer.
 //
 // Routes are matched on the escaped path as it was sent, because keys are bytes: `a//b`, `%2F` or an empty key
 // must reach their handler, and none may be redirected as http.ServeMux would.
@@ -44,6 +44,8 @@ type Options struct {
 	Fresh bool
 	// UnreadyAtLimit makes health unready while the memory limit holds partitions back.
 	UnreadyAtLimit bool
+	// UnreadyWhenAway makes health unready while Kafka cannot be reached; what is held is served in either case.
+	UnreadyWhenAway bool
 	// ListTimeout bounds how long one list may take, and so how long it holds its snapshot; 0: a minute.
 	ListTimeout time.Duration
 	// MaxWatchers bounds the watches open at a time; 0: no bound.
@@ -119,40 +121,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
 }
 
-func (s *Server) route(w http.ResponseWriter, r *http.Request) {
-	path := r.URL.EscapedPath()
-	switch {
-	case strings.HasPrefix(path, "/cache/v1/"):
-		s.compat(w, r, strings.TrimPrefix(path, "/cache/v1/"))
-	case path == "/v1/topics" || strings.HasPrefix(path, "/v1/topics/"):
-		s.native(w, r, strings.TrimPrefix(strings.TrimPrefix(path, "/v1/topics"), "/"))
-	case path == "/q/metrics" || path == "/metrics":
-		if allow(w, r, http.MethodGet, http.MethodHead) {
-			s.metrics.ServeHTTP(w, r)
-		}
-	default:
-		if h, ok := healthRoutes[path]; ok {
-			if allow(w, r, http.MethodGet, http.MethodHead) {
-				h(s, w)
-			}
-			return
-		}
-		w.Header().Set("Content-Length", "0")
-		w.WriteHeader(http.StatusNotFound)
-	}
-}
-
-// allow answers 405 unless the request's method is one of those given.
-func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	for _, m := range methods {
-		if r.Method == m {
-			return true
-		}
-	}
-	w.Header().Set("Allow", strings.Join(methods, ", "))
-	w.Header().Set("Content-Length", "0")
-	w.WriteHeader(http.StatusMethodNotAllowed)
-	return false
+func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request, _ [2]string) {
+	s.metrics.ServeHTTP(w, r)
 }
 
 const (

@@ -36,6 +36,7 @@ type Options struct {
 	WebhookLookback time.Duration
 	MaxBytes        int64 // of the store; 0: no limit
 	UnreadyAtLimit  bool
+	UnreadyWhenAway bool // while Kafka is
 	Fresh           bool
 	Quiet           bool // do not say that it is ready: the banner does
 	ListTimeout     time.Duration
@@ -67,7 +68,8 @@ func New(o Options) (*Node, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		httpapi.NewCollector(n.cache, n.pushStats))
-	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, Fresh: o.Fresh, UnreadyAtLimit: o.UnreadyAtLimit, ListTimeout: o.ListTimeout, MaxWatchers: o.MaxWatchers, Logger: o.Logger}
+	opts := httpapi.Options{Cache: n.cache, Gatherer: reg, Fresh: o.Fresh, UnreadyAtLimit: o.UnreadyAtLimit, UnreadyWhenAway: o.UnreadyWhenAway,
+		ListTimeout: o.ListTimeout, MaxWatchers: o.MaxWatchers, Logger: o.Logger}
 	if o.Writable {
 		p, err := kafka.NewProducer(o.Kafka)
 		if err != nil {

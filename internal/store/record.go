@@ -15,6 +15,7 @@ type Record struct {
 	Epoch     int32 // leader epoch of the record's batch (KIP-101), -1 where Kafka named none
 	Timestamp int64 // milliseconds since the Unix epoch
 	Headers   wire.Headers
+	Conflict  bool // of Get: the key lives in other partitions, too (GUARANTEES rule 14)
 }
 
 // wins tells which of two live records of one key in two partitions is its value: the later timestamp, then the

@@ -126,6 +126,7 @@ func (s *Store) Get(key []byte, r *Record) bool {
 		return false
 	}
 	s.read(s.locs.get(id), r)
+	r.Conflict = len(s.shadows) > 0 && s.shadows[string(key)] != nil
 	return true
 }
 
