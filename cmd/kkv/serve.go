@@ -51,7 +51,7 @@ func runServe(ctx context.Context, cmd *config.Command, s *config.Serve, logger 
 	}
 	n, err := node.New(node.Options{Kafka: k, Topic: s.Topic, Listener: l, Writable: s.Writable, ReadUncommitted: s.Isolation == "read_uncommitted",
 		PushHistory: s.OnUpdateAfterOffset == "earliest", Targets: s.Targets(), Service: service, Backoff: s.DispatcherRetryBackoff,
-		WebhookV2: s.WebhookBody == "v2", WebhookSecrets: secrets, WebhookLookback: s.WebhookLookback,
+		WebhookV2: s.WebhookBody == "v2", WebhookSecrets: secrets, WebhookLookback: s.WebhookLookback, WebhookResume: s.WebhookResume,
 		MaxBytes: maxBytes, UnreadyAtLimit: s.UnreadyAtLimit, UnreadyWhenAway: s.WhenKafkaAway == "unready", Fresh: s.Consistency == "fresh",
 		ListTimeout: s.ListTimeout, MaxWatchers: s.MaxWatchers, Drain: s.Drain, Logger: logger})
 	if err != nil {

@@ -94,6 +94,7 @@ type Serve struct {
 	WebhookSecret       string   `name:"webhook-secret" secret:"" placeholder:"SECRET" help:"The secret itself, in place of --webhook-secret-file; better in the environment than on a command line, which others can see."`
 
 	WebhookLookback time.Duration `name:"webhook-lookback" default:"1m" check:"notnegative" help:"Tell a receiver that is first seen while kkv runs what has changed for so long."`
+	WebhookResume   string        `name:"webhook-resume" placeholder:"FILE" help:"Keep in this file how far each receiver was told, so that it is told what changed during a restart."`
 
 	TargetStaticHost  string `name:"target-static-host" compat:"TARGET_STATIC_HOST" check:"host" placeholder:"HOST" help:"Host to POST updates to, at --on-update-path."`
 	TargetStaticPort  int    `name:"target-static-port" default:"8080" compat:"TARGET_STATIC_PORT" check:"port" help:"Port of --target-static-host."`

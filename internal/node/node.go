@@ -34,7 +34,8 @@ type Options struct {
 	WebhookV2       bool
 	WebhookSecrets  []webhook.Secret
 	WebhookLookback time.Duration
-	MaxBytes        int64 // of the store; 0: no limit
+	WebhookResume   string // file
+	MaxBytes        int64  // of the store; 0: no limit
 	UnreadyAtLimit  bool
 	UnreadyWhenAway bool // while Kafka is
 	Fresh           bool
@@ -64,7 +65,7 @@ func New(o Options) (*Node, error) {
 		targets = webhook.Merge(targets, o.Service)
 	}
 	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.Topic, Targets: targets, Backoff: o.Backoff,
-		V2: o.WebhookV2, Secrets: o.WebhookSecrets, Lookback: o.WebhookLookback, History: o.PushHistory, Loading: n.loading, Logger: o.Logger})
+		V2: o.WebhookV2, Secrets: o.WebhookSecrets, Lookback: o.WebhookLookback, Resume: o.WebhookResume, History: o.PushHistory, Loading: n.loading, Logger: o.Logger})
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		httpapi.NewCollector(n.cache, n.pushStats))

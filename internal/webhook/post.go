@@ -55,6 +55,8 @@ func (n *post) add(it item) {
 
 // form is a kind of body, and which of the pending changes go into one.
 type form interface {
+	// name is that of the setting.
+	name() string
 	// carries reports whether a body can name key.
 	carries(key []byte) bool
 	// quiet reports whether c by itself is no reason for a push.

@@ -53,6 +53,12 @@ func (m *moody) behave(ctx context.Context, c call) (int, error) {
 	return 204, nil
 }
 
+func (m *moody) set(well bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.well = well
+}
+
 // must is what a target must hear of a key at the end.
 type must struct {
 	partition int32
@@ -106,9 +112,7 @@ func everyChange(t *testing.T, seed uint64) {
 		}
 	}
 	for _, m := range moodies {
-		m.mu.Lock()
-		m.well = true
-		m.mu.Unlock()
+		m.set(true)
 	}
 	pass(2*maxBackoff + time.Minute)
 	for _, s := range r.d.Stats().Targets {
@@ -238,9 +242,7 @@ func npmRule(t *testing.T, seed uint64) {
 			pass(time.Duration(rnd.IntN(500)) * time.Millisecond)
 		}
 	}
-	m.mu.Lock()
-	m.well = true
-	m.mu.Unlock()
+	m.set(true)
 	pass(2*maxBackoff + time.Minute)
 	for key, ch := range c.keys {
 		if got := n.heard[key]; got != string(ch.Value) {

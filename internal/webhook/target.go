@@ -22,9 +22,7 @@ type target struct {
 	poke   chan struct{} // of capacity 1: url or ready changed
 
 	reader *feed.Reader
-	start  start
-	from   position.Position // where start is fromPosition
-	live   bool              // something other than skipped history was read
+	live   bool // something other than skipped history was read
 
 	done     chan error // of capacity 1: how the POST under way ended
 	inFlight *post
@@ -38,6 +36,8 @@ type target struct {
 	url     string
 	ready   bool
 	wake    bool // forget the pause: the receiver has moved or turned ready
+	start   start
+	from    position.Position // where start is fromPosition
 	pending *pending
 	merged  uint64
 	retries uint64
@@ -52,18 +52,24 @@ type start int
 const (
 	fromReader   start = iota // what its reader brings
 	fromPosition              // what changed since a position
-	fromState                 // everything
+	fromState                 // everything; from is zero
 )
 
 func newTarget(d *Dispatcher, l Target, cancel context.CancelFunc) *target {
 	t := &target{d: d, id: l.ID, url: l.URL, ready: l.Ready, cancel: cancel, poke: make(chan struct{}, 1),
 		reader: d.o.Source.Reader(), done: make(chan error, 1), maxKeys: d.o.MaxKeysPerPost, pending: newPending()}
-	t.start, t.from = d.starts()
+	t.start, t.from = d.starts(l.ID)
 	return t
 }
 
-// starts says how a target starts that has a reader from now on.
-func (d *Dispatcher) starts() (start, position.Position) {
+// starts says how a target starts that has a reader from now on. d.mu is held.
+func (d *Dispatcher) starts(id string) (start, position.Position) {
+	if at, ok := d.cursors.take(id); ok {
+		if at.IsZero() {
+			return fromState, at
+		}
+		return fromPosition, at
+	}
 	if d.o.Loading() {
 		if d.o.V2 {
 			return fromState, position.Position{}
@@ -151,11 +157,18 @@ func (t *target) read() <-chan struct{} {
 
 // begin tells what is to be told first.
 func (t *target) begin() {
-	if t.start == fromState {
-		t.from = position.Position{}
-	}
-	t.start, t.live = fromReader, true
+	t.live = true
 	t.catchUp(t.from, reasonNone)
+}
+
+// cursor is up to where the target was told; ok is false while that is not known.
+func (t *target) cursor() (at position.Position, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.start != fromReader {
+		return t.from, true
+	}
+	return t.pending.cursor(false)
 }
 
 func (t *target) merge(b *feed.Batch) {
@@ -201,10 +214,13 @@ func (t *target) catchUp(since position.Position, reason string) {
 		before := t.pending.trail.last()
 		t.pending.replace(changes, at, cmp.Or(reset, reason), at.TopicID() != before.TopicID(), now)
 	} else {
+		if len(t.pending.trail) == 0 {
+			t.pending.read(since)
+		}
 		t.merged += t.pending.addAll(changes, now)
 		t.pending.read(at)
 	}
-	t.reader = r
+	t.reader, t.start = r, fromReader
 }
 
 // reasonNone: a target is told the whole state since no position is known up to which it was told.

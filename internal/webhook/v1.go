@@ -22,6 +22,8 @@ type round struct {
 	until     uint64 // seq of the last change that belongs to it
 }
 
+func (v1) name() string { return "v1" }
+
 func (v1) carries(key []byte) bool { return utf8.Valid(key) }
 
 // quiet: an equal value is no reason for a push (rule 17: but never where expiry touched the key).

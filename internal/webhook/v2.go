@@ -16,6 +16,7 @@ type v2 struct {
 	source Source
 }
 
+func (v2) name() string            { return "v2" }
 func (v2) carries([]byte) bool     { return true }
 func (v2) quiet(*feed.Change) bool { return false }
 

@@ -192,6 +192,27 @@ func (m *mirror) hear(c call) {
 	}
 }
 
+// live are the keys that have a value, with that and where it is from.
+func (m *mirror) live() map[string]string {
+	out := map[string]string{}
+	for k, l := range m.state {
+		if l.Type != wire.Delete {
+			out[k] = fmt.Sprintf("%s@%d:%d", l.Value, l.Partition, l.Offset)
+		}
+	}
+	return out
+}
+
+func (c *fakeCache) live() map[string]string {
+	out := map[string]string{}
+	for k, ch := range c.keys {
+		if !ch.Deleted {
+			out[k] = fmt.Sprintf("%s@%d:%d", ch.Value, ch.Partition, ch.Offset)
+		}
+	}
+	return out
+}
+
 // Whatever the receiver does: at the end it has the cache's state, and was never sent an older offset after a newer one.
 func TestV2Mirror(t *testing.T) {
 	for i := range 60 {
@@ -227,26 +248,12 @@ func v2Mirror(t *testing.T, seed uint64) {
 			pass(time.Duration(rnd.IntN(1000)) * time.Millisecond)
 		}
 	}
-	mood.mu.Lock()
-	mood.well = true
-	mood.mu.Unlock()
+	mood.set(true)
 	pass(2*maxBackoff + time.Minute)
 	if s := r.d.Stats().Targets[0]; s.PendingKeys != 0 || m.sent != nil {
 		t.Errorf("%+v, not synced: %v", s, m.sent != nil)
 	}
-	live := func(s string, deleted bool, out map[string]string, k string) {
-		if !deleted {
-			out[k] = s
-		}
-	}
-	want, got := map[string]string{}, map[string]string{}
-	for k, ch := range c.keys {
-		live(fmt.Sprintf("%s@%d:%d", ch.Value, ch.Partition, ch.Offset), ch.Deleted, want, k)
-	}
-	for k, l := range m.state {
-		live(fmt.Sprintf("%s@%d:%d", l.Value, l.Partition, l.Offset), l.Type == wire.Delete, got, k)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(c.live(), m.live()); diff != "" {
 		t.Errorf("-cache +receiver\n%s", diff)
 	}
 }

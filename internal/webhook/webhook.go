@@ -77,6 +77,9 @@ type Options struct {
 	// Lookback: a receiver that is first seen while the cache is ready is told what has changed for so long, if that is
 	// known.
 	Lookback time.Duration
+	// Resume is a file that keeps how far each target was told, written at most once a second and at the end, so that a
+	// restart goes on from there; "": none.
+	Resume string
 	// Backoff is the pause after the first failure; it doubles up to 60 s (or stays, if itself longer), and each
 	// pause is cut by a random part of up to one half. 0 means DefaultBackoff.
 	Backoff time.Duration
@@ -109,6 +112,7 @@ type Dispatcher struct {
 
 	mu      sync.Mutex
 	targets map[string]*target
+	cursors cursors // what it keeps is guarded by mu
 }
 
 // New makes a Dispatcher, which does nothing before Run.
@@ -140,13 +144,19 @@ func New(o Options) *Dispatcher {
 }
 
 // Run pushes until ctx ends, then cancels what is under way and returns nil once all of its goroutines have
-// ended. Its only error is that of Targets. Call it once, and before the cache becomes ready: a target is told of
+// ended. Its errors are those of Targets and of the file Resume. Call it once, and before the cache becomes ready: a target is told of
 // what is applied after it was first listed.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	if d.own {
 		defer d.client.CloseIdleConnections()
 	}
 	g, gctx := errgroup.WithContext(ctx)
+	if d.o.Resume != "" {
+		if err := d.openCursors(); err != nil {
+			return err
+		}
+		g.Go(func() error { d.keepCursors(gctx); return nil })
+	}
 	counter := d.o.Source.Reader()
 	g.Go(func() error {
 		d.count(gctx, counter)
@@ -159,7 +169,11 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		return nil
 	})
-	return g.Wait()
+	err := g.Wait()
+	if d.o.Resume != "" {
+		err = errors.Join(err, d.saveCursors())
+	}
+	return err
 }
 
 // set makes list the targets. A target that is not in it is dropped with all that was pending.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -83,7 +84,9 @@ func testWebhookV2(t *testing.T, e env) {
 	}
 	first, producer := e.serve(t, 2, nil)
 	producer.MustSend(t, harness.Record(1, []byte("old"), []byte(`{"x": 1}`)))
-	s := harness.StartServe(t, first.Bootstrap, first.Topic, r.env(), "--webhook-body", "v2", "--webhook-secret-file", secret)
+	cursors := filepath.Join(t.TempDir(), "cursors.json")
+	args := []string{"--webhook-body", "v2", "--webhook-secret-file", secret, "--webhook-resume", cursors}
+	s := harness.StartServe(t, first.Bootstrap, first.Topic, r.env(), args...)
 	s.AwaitReady(t)
 	want := []string{"reset", `put old {"x": 1} 1:0`, "synced"}
 	r.awaitTold(t, s, want...)
@@ -102,4 +105,28 @@ func testWebhookV2(t *testing.T, e env) {
 	}
 	wantMetric(t, s, fmt.Sprintf("kkv_webhook_pending_keys{target=%q}", r.URL+"/kafka-keyvalue/v1/updates"), 0)
 	wantMetric(t, s, fmt.Sprintf("kkv_webhook_retries_total{target=%q}", r.URL+"/kafka-keyvalue/v1/updates"), 0)
+
+	harness.Eventually(t, harness.StartTimeout, s.Process, func() error {
+		var last updateV2
+		ps := r.pushes()
+		if err := json.Unmarshal([]byte(ps[len(ps)-1].body), &last); err != nil || last.Position == "" {
+			t.Fatalf("%s: %v", ps[len(ps)-1].body, err)
+		}
+		b, err := os.ReadFile(cursors)
+		if err == nil && !strings.Contains(string(b), `"`+last.Position+`"`) {
+			err = fmt.Errorf("%s does not have %s", b, last.Position)
+		}
+		return err
+	})
+	// What happens while it is away it tells when it is back, deletes included, and no whole state.
+	s.Kill()
+	producer.MustSend(t, harness.Record(1, []byte("old"), nil), harness.Record(0, []byte("away"), []byte("1")))
+	s = harness.StartServe(t, first.Bootstrap, first.Topic, r.env(), args...)
+	harness.Eventually(t, harness.StartTimeout, s.Process, func() error {
+		got := r.told(t, s.Topic)[len(want):]
+		if !slices.Contains(got, "delete old  1:1") || !slices.Contains(got, "put away 1 0:3") || slices.Contains(got, "reset") {
+			return fmt.Errorf("pushed %q after the restart", got)
+		}
+		return nil
+	})
 }
