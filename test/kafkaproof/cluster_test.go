@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -107,13 +108,18 @@ func (c *cluster) testUncleanElection(t *testing.T) {
 	r.want(t, "other", "1", fresh)
 	r.want(t, "changed", "1", atLeast(kept))
 	r.wantLog(t, c.kafka)
+	wantProblem(t, "a position in the lost part", r.get(t, "kept", atLeast(lost), "Kkv-Timeout: 1s"), 409, "position-truncated")
 	w.until(func(e event) bool { return e.Type == "reset" })
-	// The log grows past where it was lost.
+	want := []string{"reset position-truncated", "put changed=1", "put kept=1", "put other=1", "synced"}
+	if diff := cmp.Diff(want, brief(r.watch(t, lost).until(synced))); diff != "" {
+		t.Errorf("watch since a position in the lost part (-want +got):\n%s", diff)
+	}
+	// The log grows past where it was lost; that changes nothing.
 	for i := range 30 {
 		send(t, plain, record(0, "other", fmt.Append(nil, i)))
 	}
 	r.want(t, "other", "29", fresh)
-	wantProblem(t, "a position in the lost part", r.get(t, "kept", atLeast(lost), "Kkv-Timeout: 1s"), 409, "position-truncated")
+	wantProblem(t, "a position in the lost part, later", r.get(t, "kept", atLeast(lost), "Kkv-Timeout: 1s"), 409, "position-truncated")
 	second.Restart()
 	c.leader(t, topic, 0, 2)
 	r.wantLog(t, c.kafka)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/kkv-project/kkv/test/harness"
@@ -34,8 +35,8 @@ func (k *kafka) compact(t *testing.T, topic string, write func(), done func(log 
 	t.Logf("compacted after %v", time.Since(began).Round(time.Millisecond))
 }
 
-// testCompaction: the tombstone of a deleted key is compacted away. A replica that was started later cannot know of
-// it, and answers a watch from before with reset.
+// testCompaction: the tombstone of a deleted key is compacted away. A replica that has seen it resumes a watch from before exactly; one
+// that was started later cannot know, and says reset.
 func testCompaction(t *testing.T, k *kafka) {
 	topic := k.topic(t, 1, eager)
 	plain := k.producer(t, topic)
@@ -64,6 +65,19 @@ func testCompaction(t *testing.T, k *kafka) {
 	got := brief(young.watch(t, before).until(synced))
 	if len(got) != 22 || got[0] != "reset beyond-horizon" || slices.ContainsFunc(got, func(e string) bool { return e == "put key-7=1" }) {
 		t.Errorf("watch of the younger replica: %d events %q, want a reset, 20 puts without key-7, synced", len(got), got)
+	}
+	got = brief(old.watch(t, before).until(synced))
+	slices.Sort(got)
+	want := []string{"delete key-7", fmt.Sprint("put filler=", n), "put key-8=2", "synced"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("watch of the replica that has run since (-want +got):\n%s", diff)
+	}
+	// What the younger one has seen itself it can resume from.
+	here := young.want(t, "key-8", "2", fresh)
+	send(t, plain, record(0, "key-9", nil))
+	young.want(t, "key-9", "", fresh)
+	if diff := cmp.Diff([]string{"delete key-9", "synced"}, brief(young.watch(t, here).until(synced))); diff != "" {
+		t.Errorf("watch of the younger replica since its own position (-want +got):\n%s", diff)
 	}
 }
 

@@ -208,6 +208,10 @@ func testTopicMadeAnew(t *testing.T, k *kafka) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("announced (-want +got):\n%s", diff)
 		}
+		seen := brief(r.watch(t, old).until(synced))
+		if diff := cmp.Diff([]string{"reset topic-recreated", "put " + key + "=1", "synced"}, seen); diff != "" {
+			t.Errorf("watch since a position of the deleted topic (-want +got):\n%s", diff)
+		}
 		r.wantLog(t, k)
 	}
 }

@@ -107,7 +107,8 @@ func (k *kafka) deleteRecords(t testing.TB, topic string, partition int32, offse
 
 func (k *kafka) producing(topic string) []kgo.Opt {
 	return []kgo.Opt{kgo.SeedBrokers(strings.Split(k.bootstrap, ",")...), kgo.DefaultProduceTopic(topic),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.MetadataMinAge(50 * time.Millisecond)}
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0), kgo.MetadataMinAge(50 * time.Millisecond),
+		kgo.UnknownTopicRetries(-1)} // that a topic was created is answered before each broker knows of it
 }
 
 // producer writes as a client of its own, each record to the partition that it names.
