@@ -54,6 +54,10 @@ kube: ## On a real Kubernetes API server (etcd; root); builds it the first time 
 	test/kube/get >/dev/null
 	go test -count=1 -timeout 5m $(ARGS) ./test/kube
 
+.PHONY: picture
+picture: ## Take README's picture of the page anew (Chromium)
+	KKV_TEST_PICTURE=$(CURDIR)/docs/pictures/dev.png go test -count=1 -run TestDevPicture ./test/browser
+
 .PHONY: lint
 lint: $(linter) ## golangci-lint, pinned in tools/golangci; builds it the first time (2 to 3 minutes)
 	$(linter) run

@@ -80,7 +80,7 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("gateway: -want +got\n%s", diff)
 	}
 	wantDev := &Dev{
-		DemoListen: "127.0.0.1:8080", CacheListen: "127.0.0.1:8091", GatewayListen: "127.0.0.1:8092",
+		DemoListen: "127.0.0.1:8080", CacheListen: "127.0.0.1:8091", Replicas: 2, ReplicaListen: "127.0.0.1:8094", GatewayListen: "127.0.0.1:8092",
 		KafkaListen: "127.0.0.1:9092", Topic: "sidecar-demo", Partitions: 3, Log: want.Log,
 	}
 	if diff := cmp.Diff(wantDev, mustParse(t, words("dev")).Settings); diff != "" {

@@ -14,12 +14,15 @@ import (
 
 // box is how a page shows one key; as JSON, it is what /events sends.
 type box struct {
-	ID     string `json:"id"`    // the key's bytes, base64url: equal for equal keys only
-	Key    string `json:"key"`   // as text; bytes that are not UTF-8 are replaced
-	Href   string `json:"href"`  // the key's page
-	Color  string `json:"color"` // a safe CSS colour, "" for none
-	Text   string `json:"text"`  // the colour as the value names it, or the value's beginning
-	Offset int64  `json:"offset"`
+	ID      string `json:"id"`    // the key's bytes, base64url: equal for equal keys only
+	Key     string `json:"key"`   // as text; bytes that are not UTF-8 are replaced
+	Href    string `json:"href"`  // the key's page
+	Color   string `json:"color"` // a safe CSS colour, "" for none
+	Text    string `json:"text"`  // the colour as the value names it, or the value's beginning
+	Offset  int64  `json:"offset"`
+	Replica int    `json:"replica"`         // from 0
+	Delay   string `json:"delay,omitempty"` // from the acknowledgement until this replica showed it; "" where that is not known
+	Tile    bool   `json:"tile,omitempty"`  // a key of the load, shown small
 }
 
 // CSS is the box's background. Only colours that safeColor lets pass, and a constant, become CSS.
@@ -39,6 +42,7 @@ func boxOf(e kkv.Entry) box {
 		Key:    strings.ToValidUTF8(e.Key, "\uFFFD"),
 		Href:   href(e.Key),
 		Offset: e.Offset,
+		Tile:   isLoad(e.Key),
 	}
 	var v struct{ Color string }
 	if json.Unmarshal(e.Value, &v) == nil && safeColor(v.Color) {

@@ -277,7 +277,7 @@ func TestHostile(t *testing.T) {
 				t.Errorf("%s: policy %q", p, resp.Header.Get("Content-Security-Policy"))
 			}
 		}
-		for _, b := range w.app.all() { // what /events sends
+		for _, b := range w.app.replicas[0].all() { // what /events sends
 			w.equal("colour of "+b.Text, b.Color, "")
 		}
 	})
@@ -363,6 +363,7 @@ func TestForm(t *testing.T) {
 			return false
 		})
 		f("A", "red", 504)
+		synctest.Wait() // until green is here, which nobody waited for
 		w.get("/A", 200, "background-color: green")
 	})
 }
@@ -434,7 +435,7 @@ func TestSlowBrowser(t *testing.T) {
 		if got := fast.take(); !strings.Contains(got, fmt.Sprint("=", n-1)) {
 			t.Errorf("the other browser missed the last put: %s", got)
 		}
-		b, _ := w.app.get(fmt.Sprint("k", (n-1)%3))
+		b, _ := w.app.replicas[0].get(fmt.Sprint("k", (n-1)%3))
 		w.equal("the application", b.Text, fmt.Sprint(n-1))
 		time.Sleep(writeTimeout / 2)
 		// Now it reads on.

@@ -1,9 +1,13 @@
 package demo
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +17,9 @@ import (
 const (
 	heartbeat    = 15 * time.Second // a comment at least so often, so that a browser that left is noticed
 	writeTimeout = 10 * time.Second // a browser that takes nothing for so long is cut off, and will come back
+	// A page that is sent many boxes at once is left alone for a moment: nobody sees more pictures a second.
+	manyBoxes = 16
+	breath    = 50 * time.Millisecond
 )
 
 // status is what a page says about the way from the topic to here.
@@ -27,6 +34,7 @@ type hub struct {
 	mu     sync.Mutex
 	subs   map[*sub]struct{}
 	st     status
+	dev    *devState // nil before the first, and without Options.Dev
 	closed chan struct{}
 	once   sync.Once
 }
@@ -36,8 +44,15 @@ type sub struct {
 	key  *string       // only this key, if not nil
 	wake chan struct{} // has room for one
 
-	dirty map[string]struct{} // guarded by the hub's lock, as st
-	st    bool                // the status changed
+	dirty map[boxID]struct{} // guarded by the hub's lock, as what follows
+	st    bool               // the status changed
+	dev   bool               // the state of `kkv dev` changed
+}
+
+// boxID names one box of a page.
+type boxID struct {
+	replica int
+	key     string
 }
 
 func newHub() *hub {
@@ -45,7 +60,7 @@ func newHub() *hub {
 }
 
 func (h *hub) add(key *string) *sub {
-	s := &sub{key: key, wake: make(chan struct{}, 1), dirty: make(map[string]struct{})}
+	s := &sub{key: key, wake: make(chan struct{}, 1), dirty: make(map[boxID]struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.subs[s] = struct{}{}
@@ -59,14 +74,32 @@ func (h *hub) remove(s *sub) {
 }
 
 // changed never waits for a stream.
-func (h *hub) changed(key string) {
+func (h *hub) changed(replica int, key string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.subs {
-		if s.key == nil || *s.key == key {
-			s.dirty[key] = struct{}{}
+		if s.key == nil || *s.key == key && replica == 0 {
+			s.dirty[boxID{replica, key}] = struct{}{}
 			s.signal()
 		}
+	}
+}
+
+// watched reports whether any page is open.
+func (h *hub) watched() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.subs) > 0
+}
+
+// tell hands on the state of `kkv dev`.
+func (h *hub) tell(st *devState) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dev = st
+	for s := range h.subs {
+		s.dev = true
+		s.signal()
 	}
 }
 
@@ -102,17 +135,29 @@ func (s *sub) signal() {
 	}
 }
 
-// take is what changed since the last take: the keys in order, and whether the status did.
-func (h *hub) take(s *sub) (keys []string, st status, changed bool) {
+// news is what changed since the last take; st and dev are nil if they did not.
+type news struct {
+	boxes []boxID // in key order
+	st    *status
+	dev   *devState
+	ready bool
+}
+
+func (h *hub) take(s *sub) news {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for k := range s.dirty {
-		keys = append(keys, k)
-	}
+	n := news{boxes: slices.Collect(maps.Keys(s.dirty)), ready: h.st.Ready}
 	clear(s.dirty)
-	slices.Sort(keys)
-	changed, s.st = s.st, false
-	return keys, h.st, changed
+	slices.SortFunc(n.boxes, func(a, b boxID) int { return cmp.Or(strings.Compare(a.key, b.key), a.replica-b.replica) })
+	if s.st {
+		st := h.st
+		n.st = &st
+	}
+	if s.dev {
+		n.dev = h.dev
+	}
+	s.st, s.dev = false, false
+	return n
 }
 
 // events streams boxes: "state", all of them, whenever the whole is new to the page; then "put" and "delete" of
@@ -145,22 +190,48 @@ func (a *App) events(w http.ResponseWriter, r *http.Request) {
 		case <-tick.C:
 			out.b = append(out.b, ":\n\n"...)
 		case <-s.wake:
-			keys, st, changed := a.hub.take(s)
-			if st.Ready && !ready { // the first state is no update
+			n := a.hub.take(s)
+			if n.ready && !ready { // the first state is no update
 				ready = a.state(&out, key)
 				continue
 			}
-			for _, k := range keys {
-				if b, ok := a.get(k); ok {
-					out.event("put", b)
-				} else {
-					out.event("delete", boxOf(kkv.Entry{Key: k}))
-				}
-			}
-			if changed {
-				out.event("status", st)
+			a.tell(&out, n)
+			if len(n.boxes) > manyBoxes && out.flush() == nil && !a.hub.pause(r.Context(), breath) {
+				return
 			}
 		}
+	}
+}
+
+// pause waits for d; it reports false when the stream is to end.
+func (h *hub) pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-h.closed:
+	}
+	return false
+}
+
+// tell appends what changed.
+func (a *App) tell(out *stream, n news) {
+	for _, id := range n.boxes {
+		if b, ok := a.replicas[id.replica].get(id.key); ok {
+			out.event("put", b)
+		} else {
+			b := boxOf(kkv.Entry{Key: id.key})
+			b.Replica = id.replica
+			out.event("delete", b)
+		}
+	}
+	if n.st != nil {
+		out.event("status", n.st)
+	}
+	if n.dev != nil {
+		out.event("dev", n.dev)
 	}
 }
 
@@ -173,8 +244,10 @@ func (a *App) state(out *stream, key *string) (ready bool) {
 	state.status = a.hub.current()
 	state.Boxes = []box{}
 	if key == nil {
-		state.Boxes = a.all()
-	} else if b, ok := a.get(*key); ok {
+		for _, r := range a.replicas {
+			state.Boxes = append(state.Boxes, r.all()...)
+		}
+	} else if b, ok := a.replicas[0].get(*key); ok {
 		state.Boxes = append(state.Boxes, b)
 	}
 	out.event("state", state)

@@ -2,13 +2,15 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
-	"encoding/json"
+	"fmt"
 	"html/template"
 	"io"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -29,16 +31,54 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; style-s
 
 // page is what the templates show.
 type page struct {
-	Topic  string
-	Try    string
-	Ready  bool
-	Live   bool
-	Events string // the path of the page's event stream
-	Boxes  []box  // of /
-	Key    string // of a key's page, and what the form has
-	Color  string
-	Box    *box // nil: the key has no value
-	Error  string
+	Topic    string
+	Try      string
+	Ready    bool
+	Live     bool
+	Events   string   // the path of the page's event stream
+	Replicas []column // of /
+	Dev      *devPage // of / in `kkv dev`
+	Key      string   // of a key's page, and what the form has
+	Color    string
+	Box      *box // nil: the key has no value
+	Error    string
+}
+
+// column is one replica on /.
+type column struct {
+	N     int    // from 0
+	Name  string // "Replica 1"
+	Host  string
+	Boxes []box
+	Dev   bool
+}
+
+// devPage is what / has in `kkv dev` besides.
+type devPage struct {
+	LagBy                     string
+	LagOff, KafkaOff, LoadOff string // why a button cannot be pressed, "" if it can
+}
+
+// index is the page of all keys, with what the form said.
+func (a *App) index(p page) page {
+	for _, r := range a.replicas {
+		c := column{N: r.n, Name: fmt.Sprint("Replica ", r.n+1), Boxes: r.all(), Dev: a.dev != nil}
+		if a.dev != nil {
+			c.Host = strings.TrimPrefix(r.o.Servers[0], "http://")
+		}
+		p.Replicas = append(p.Replicas, c)
+	}
+	if a.dev != nil {
+		p.Key = cmp.Or(p.Key, "A")
+		o := a.dev.o
+		p.Dev = &devPage{LagBy: fmt.Sprintf("%.0f s", LagBy.Seconds()), LagOff: cmp.Or(o.Locked, o.Lag.Off), KafkaOff: cmp.Or(o.Locked, o.Kafka.Off), LoadOff: o.Locked}
+	}
+	return p
+}
+
+// Empty reports whether there is no box.
+func (p page) Empty() bool {
+	return !slices.ContainsFunc(p.Replicas, func(c column) bool { return len(c.Boxes) > 0 })
 }
 
 // route is by hand, for a key may look like any path: http.ServeMux would redirect "a//b" to another key.
@@ -46,6 +86,8 @@ func (a *App) route(w http.ResponseWriter, r *http.Request) {
 	p := r.URL.Path
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
+	case a.dev != nil && strings.HasPrefix(p, devPath):
+		a.dev.route(w, r)
 	case p == "/" && r.Method == http.MethodPost:
 		a.post(w, r)
 	case !read:
@@ -54,7 +96,7 @@ func (a *App) route(w http.ResponseWriter, r *http.Request) {
 	case p == "/" && r.URL.Query().Has("id"):
 		a.keyPage(w, r.URL.Query().Get("id"))
 	case p == "/":
-		a.render(w, http.StatusOK, "index.html", page{Boxes: a.all()})
+		a.render(w, http.StatusOK, "index.html", a.index(page{}))
 	case p == "/events":
 		a.events(w, r)
 	case p == "/healthz":
@@ -71,7 +113,7 @@ func (a *App) route(w http.ResponseWriter, r *http.Request) {
 func (a *App) keyPage(w http.ResponseWriter, key string) {
 	p := page{Key: key, Events: "/events?key=" + url.QueryEscape(key)}
 	status := http.StatusNotFound
-	if b, ok := a.get(key); ok {
+	if b, ok := a.replicas[0].get(key); ok {
 		p.Box = &b
 		status = http.StatusOK
 	} else if !a.hub.current().Ready {
@@ -131,20 +173,18 @@ func (a *App) post(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	key, color := r.PostForm.Get("key"), strings.TrimSpace(r.PostForm.Get("color"))
-	status, err := a.put(r.Context(), key, color)
+	status, pos, err := a.put(r.Context(), key, color)
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		if err == nil {
 			http.Redirect(w, r, "/", http.StatusSeeOther)
 			return
 		}
-		a.render(w, status, "index.html", page{Boxes: a.all(), Key: key, Color: color, Error: err.Error()})
+		a.render(w, status, "index.html", a.index(page{Key: key, Color: color, Error: err.Error()}))
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	answer := map[string]string{"key": key, "color": color}
 	if err != nil {
-		answer = map[string]string{"error": err.Error()}
+		answer(w, status, map[string]string{"error": err.Error()})
+		return
 	}
-	_ = json.NewEncoder(w).Encode(answer)
+	answer(w, status, map[string]string{"key": key, "color": color, "position": pos.String()})
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -129,5 +130,76 @@ func TestStopAndResume(t *testing.T) {
 		if err := errors.Join(b.Stop(), b.Close()); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestLag: a client behind a Lag gets a record when it has the age that was set, hears of the log's end at once, and has what
+// it missed when the lag ends.
+func TestLag(t *testing.T) {
+	b, err := Start(Options{Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.CreateTopic("t", 1); err != nil {
+		t.Fatal(err)
+	}
+	lag := NewLag()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.Dialer(lag.Dial), kgo.ConsumeTopics("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	next := func(want string) (age time.Duration) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		for {
+			fs := cl.PollFetches(ctx)
+			if err := fs.Err0(); err != nil {
+				t.Fatal(err)
+			}
+			if rs := fs.Records(); len(rs) > 0 {
+				if string(rs[0].Value) != want {
+					t.Fatalf("read %q, want %q", rs[0].Value, want)
+				}
+				return time.Since(rs[0].Timestamp)
+			}
+		}
+	}
+	produce(t, b.Addr(), "1")
+	next("1")
+
+	const by = 400 * time.Millisecond
+	lag.Set(by)
+	produce(t, b.Addr(), "2")
+	ends, err := kadm.NewClient(cl).ListEndOffsets(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end, _ := ends.Lookup("t", 0); end.Offset != 2 {
+		t.Errorf("the log's end is told as %d, want 2", end.Offset)
+	}
+	if age := next("2"); age < by {
+		t.Errorf("the record came when it was %v old, want %v", age, by)
+	}
+
+	lag.Set(time.Hour)
+	produce(t, b.Addr(), "3")
+	lag.Set(0)
+	next("3")
+
+	// A client that ends is not held up by what is.
+	lag.Set(time.Hour)
+	produce(t, b.Addr(), "4")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if fs := cl.PollFetches(ctx); fs.NumRecords() > 0 {
+		t.Errorf("a record came an hour early")
+	}
+	began := time.Now()
+	cl.Close()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("closing took %v", took)
 	}
 }

@@ -102,6 +102,7 @@ func (c Config) Options() ([]kgo.Opt, error) {
 		kgo.MetadataMaxAge(maxAge),
 		kgo.MetadataMinAge(min(maxAge, 5*time.Second)),
 		kgo.RetryBackoffFn(backoff),
+		kgo.DisableClientMetrics(), // KIP-714; closing would take seconds to send the last while Kafka is away
 	}
 	mechanism, err := p.saslMechanism()
 	if err != nil {

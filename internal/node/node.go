@@ -41,8 +41,9 @@ type Options struct {
 	Fresh           bool
 	Quiet           bool // do not say that it is ready: the banner does
 	ListTimeout     time.Duration
-	MaxWatchers     int // open at a time; 0: no bound
-	Drain           time.Duration // how long to go on, unready, once told to end
+	MaxWatchers     int             // open at a time; 0: no bound
+	Drain           time.Duration   // how long to go on, unready, once told to end
+	Acked           func(kafka.Ack) // hears of every write through this node, acknowledged and not answered yet; must not block; may be nil
 	Logger          *slog.Logger
 }
 
@@ -77,10 +78,27 @@ func New(o Options) (*Node, error) {
 			return nil, err
 		}
 		n.producer, opts.Producer = p, p
+		if o.Acked != nil {
+			opts.Producer = told{p, o.Acked}
+		}
 	}
 	n.server = httpapi.New(opts)
 	reg.MustRegister(httpapi.Watchers(n.server))
 	return n, nil
+}
+
+// told is a producer that says when a write was acknowledged.
+type told struct {
+	httpapi.Producer
+	acked func(kafka.Ack)
+}
+
+func (t told) Produce(ctx context.Context, m kafka.Message) (kafka.Ack, error) {
+	a, err := t.Producer.Produce(ctx, m)
+	if err == nil {
+		t.acked(a)
+	}
+	return a, err
 }
 
 func (n *Node) loading() bool {

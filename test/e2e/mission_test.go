@@ -58,7 +58,7 @@ func testMission(t *testing.T, e env) {
 	}
 }
 
-// TestCurlLinesThatDevPrints runs the three lines that kkv dev offers to try: they must work as printed.
+// TestCurlLinesThatDevPrints runs the lines that kkv dev offers to try: they must work as printed.
 func TestCurlLinesThatDevPrints(t *testing.T) {
 	require.Need(t, require.Curl)
 	d := harness.StartDev(t, "sidecar-demo", nil)
@@ -71,8 +71,8 @@ func TestCurlLinesThatDevPrints(t *testing.T) {
 				lines = append(lines, line)
 			}
 		}
-		if len(lines) != 3 {
-			return fmt.Errorf("%d curl lines, want 3, on stdout:\n%s", len(lines), d.Stdout())
+		if len(lines) != 6 {
+			return fmt.Errorf("%d curl lines, want 6, on stdout:\n%s", len(lines), d.Stdout())
 		}
 		return nil
 	})

@@ -129,7 +129,7 @@ type Dev struct {
 
 // Loopback holds the arguments that put every listener of `kkv dev` on a free port.
 var Loopback = []string{
-	"--demo-listen", "127.0.0.1:0", "--cache-listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0",
+	"--demo-listen", "127.0.0.1:0", "--cache-listen", "127.0.0.1:0", "--replica-listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0",
 }
 
 // StartDev starts `kkv dev` with every listener on a free port and waits until it is ready. The topic is one of the test's own.

@@ -29,50 +29,62 @@ function element(tag, className) {
   return el;
 }
 
-// The page of all keys.
+// The page of all keys: a column for each replica that is shown.
 const index = main.id === "index" && {
-  list: main.querySelector(".boxes"),
+  columns: [...main.querySelectorAll(".replica")],
 
-  find(id) {
-    return this.list.querySelector(`[data-id="${CSS.escape(id)}"]`);
+  find(b) {
+    return this.columns[b.replica].querySelector(`[data-id="${CSS.escape(b.id)}"]`);
   },
 
   create(b) {
-    const el = element("a", "box");
+    const el = element("a", b.tile ? "tile" : "box");
     el.dataset.key = b.key;
     el.dataset.id = b.id;
     el.href = b.href;
-    const label = element("span", "label");
-    label.append(element("b", "key"), element("span", "text"), element("small", "offset"));
-    label.firstChild.textContent = b.key;
-    el.append(label);
-    let after = this.list.lastElementChild; // boxes are in key order
+    if (b.tile) {
+      el.ariaLabel = b.key;
+    } else {
+      const label = element("span", "label");
+      label.append(element("b", "key"), element("span", "text"), element("small", "offset"), element("small", "delay"));
+      label.firstChild.textContent = b.key;
+      el.append(label);
+    }
+    const list = this.columns[b.replica].querySelector(b.tile ? ".tiles" : ".boxes");
+    let after = list.lastElementChild; // boxes are in key order
     while (after && after.dataset.key > b.key) after = after.previousElementSibling;
     if (after) after.after(el);
-    else this.list.prepend(el);
+    else list.prepend(el);
     return el;
   },
 
   put(b) {
-    const el = this.find(b.id) || this.create(b);
+    const el = this.find(b) || this.create(b);
     el.style.backgroundColor = b.color || neutral;
+    if (b.tile) return el;
+    const offset = el.querySelector(".offset");
+    const isNew = offset.textContent !== String(b.offset);
+    offset.textContent = b.offset;
     el.querySelector(".text").textContent = b.text;
-    el.querySelector(".offset").textContent = b.offset;
+    el.querySelector(".delay").textContent = b.delay || "";
+    if (isNew) flash(el);
     return el;
   },
 
   remove(b) {
-    this.find(b.id)?.remove();
+    this.find(b)?.remove();
   },
 
   state(s) {
-    const ids = new Set(s.boxes.map((b) => b.id));
-    for (const el of [...this.list.children]) if (!ids.has(el.dataset.id)) el.remove();
+    const shown = new Set(s.boxes.map((b) => b.replica + " " + b.id));
+    this.columns.forEach((column, n) => {
+      for (const el of column.querySelectorAll("[data-id]")) if (!shown.has(n + " " + el.dataset.id)) el.remove();
+    });
     for (const b of s.boxes) this.put(b);
   },
 
   isEmpty() {
-    return !this.list.firstElementChild;
+    return !main.querySelector("[data-id]");
   },
 };
 
@@ -86,6 +98,7 @@ const one = main.id === "one" && {
       main.prepend(el);
     }
     el.style.backgroundColor = b.color || neutral;
+    flash(el);
     return el;
   },
 
@@ -115,8 +128,9 @@ function connect() {
   const on = (name, f) => events.addEventListener(name, (e) => { f(JSON.parse(e.data)); changed(); });
   on("state", (s) => { ready = s.ready; fromServer(s); if (s.ready) page.state(s); });
   on("status", (s) => { ready = s.ready; fromServer(s); });
-  on("put", (b) => flash(page.put(b)));
+  on("put", (b) => page.put(b));
   on("delete", (b) => page.remove(b));
+  on("dev", (d) => showDev(d)); // of dev.js, the page of `kkv dev` only
   events.onerror = () => {
     showStatus(false, "reconnecting");
     if (events.readyState === EventSource.CLOSED) setTimeout(connect, 2000); // the browser gave up; we do not
@@ -137,6 +151,7 @@ form?.addEventListener("submit", async (e) => {
     });
     const answer = await r.json();
     error.textContent = answer.error || "";
+    if (answer.position) form.dataset.position = answer.position; // of my newest write
     if (!answer.error && index) form.elements.color.select();
   } catch {
     error.textContent = "The demo application did not answer; is it still running?";
