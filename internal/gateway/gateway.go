@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -185,30 +186,32 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 type handler func(w http.ResponseWriter, r *http.Request, q query)
 
+// routes are those below a cluster, each part of a path as api/openapi.yaml has it.
+var routes = []struct {
+	path    []string
+	methods []string
+	serve   func(g *Gateway, topic string) handler
+}{
+	{[]string{"topics"}, []string{"GET"}, func(g *Gateway, _ string) handler { return g.listTopics }},
+	{[]string{"topics", "{topic}"}, []string{"GET"}, func(g *Gateway, topic string) handler { return g.named(topic, g.describeTopic) }},
+	{[]string{"topics", "{topic}", "messages"}, []string{"GET", "POST", "DELETE"}, func(g *Gateway, topic string) handler { return g.named(topic, g.messages) }},
+	{[]string{"topics", "{topic}", "acks"}, []string{"POST"}, func(g *Gateway, topic string) handler { return g.named(topic, consuming(true)) }},
+	{[]string{"topics", "{topic}", "offsets"}, []string{"GET", "POST"}, func(g *Gateway, topic string) handler { return g.named(topic, consuming(true)) }},
+	{[]string{"topics", "{topic}", "consumers"}, []string{"GET"}, func(g *Gateway, topic string) handler { return g.named(topic, consuming(false)) }},
+}
+
 // route finds the handler for the path below a cluster; nil if there is none.
 func (g *Gateway) route(segments []string) (handle handler, methods []string) {
-	if len(segments) == 0 || segments[0] != "topics" {
+	if len(segments) == 2 && segments[1] == "" { // "topics/" names none
 		return nil, nil
 	}
-	switch len(segments) {
-	case 1:
-		return g.listTopics, []string{"GET"}
-	case 2:
-		if segments[1] == "" {
-			return nil, nil
-		}
-		return g.named(segments[1], g.describeTopic), []string{"GET"}
-	case 3:
-		topic := segments[1]
-		switch segments[2] {
-		case "messages":
-			return g.named(topic, g.messages), []string{"GET", "POST", "DELETE"}
-		case "acks":
-			return g.named(topic, consuming(true)), []string{"POST"}
-		case "offsets":
-			return g.named(topic, consuming(true)), []string{"GET", "POST"}
-		case "consumers":
-			return g.named(topic, consuming(false)), []string{"GET"}
+	for _, rt := range routes {
+		if slices.EqualFunc(rt.path, segments, func(want, got string) bool { return want == got || want == "{topic}" }) {
+			topic := ""
+			if len(segments) > 1 {
+				topic = segments[1]
+			}
+			return rt.serve(g, topic), rt.methods
 		}
 	}
 	return nil, nil

@@ -77,7 +77,7 @@ func newSession(t *testing.T) *session {
 	// The page says ports, and the app's README localhost; the test has others.
 	var pairs []string
 	flags := map[int]string{8080: "--demo-listen", 8091: "--cache-listen", 8094: "--replica-listen", 8092: "--gateway-listen", 9092: "--kafka-listen"}
-	addr := map[int]string{8080: "", 8091: "", 8092: "", 8093: "", 8094: "", 9092: ""}
+	addr := map[int]string{8080: "", 8091: "", 8092: "", 8093: "", 8094: "", 8095: "", 9092: ""}
 	free := port.Free(t, len(addr))
 	for p := range addr {
 		addr[p], free = fmt.Sprintf("127.0.0.1:%d", free[0]), free[1:]
