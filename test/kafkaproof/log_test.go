@@ -185,7 +185,7 @@ func testTopicMadeAnew(t *testing.T, k *kafka) {
 	for i := range 20 {
 		send(t, plain, record(int32(i%3), fmt.Sprint("old-", i), []byte("1")))
 	}
-	r := k.serve(t, topic)
+	r := k.serve(t, topic, "--writable")
 	old := r.want(t, "old-19", "1", fresh)
 	w := r.watch(t, "")
 	w.until(synced)
@@ -212,6 +212,13 @@ func testTopicMadeAnew(t *testing.T, k *kafka) {
 		if diff := cmp.Diff([]string{"reset topic-recreated", "put " + key + "=1", "synced"}, seen); diff != "" {
 			t.Errorf("watch since a position of the deleted topic (-want +got):\n%s", diff)
 		}
+		// What is written through this replica is written to, and read from, the topic that there is.
+		put := harness.DoBody(t, r.URL, "PUT", r.keyRoute("put"), []byte(key))
+		if put.Status != 200 {
+			t.Fatalf("PUT: %s", put)
+		}
+		r.want(t, "put", key, atLeast(put.Header.Get("Kkv-Position")))
+		w.until(isKey("put", "put"))
 		r.wantLog(t, k)
 	}
 }
@@ -310,16 +317,28 @@ func testBusyTopic(t *testing.T, k *kafka) {
 	r.wantLog(t, k)
 }
 
-// testReadYourWrites: written through one replica, read on another by the position that was answered.
+// testReadYourWrites: written through one replica or the gateway, read on another by the position that was answered.
 func testReadYourWrites(t *testing.T, k *kafka) {
 	topic := k.topic(t, 3, nil)
 	a, b := k.serve(t, topic, "--writable"), k.serve(t, topic, "--writable")
+	gateway := harness.Kkv(t, nil, "gateway", "--kafka-bootstrap", k.bootstrap, "--listen", "127.0.0.1:0")
+	door := "http://" + gateway.WaitFor(t, `address=(127\.0\.0\.1:[1-9]\d*)`, harness.StartTimeout)[1]
 	for i := range 100 {
 		key, value := fmt.Sprint("key-", i%7), fmt.Sprint(i)
 		written := harness.DoBody(t, a.URL, "PUT", a.keyRoute(key), []byte(value))
 		position := written.Header.Get("Kkv-Position")
 		if written.Status != 200 || position == "" {
 			t.Fatalf("PUT: %s, position %q", written, position)
+		}
+		b.want(t, key, value, atLeast(position))
+		a, b = b, a
+	}
+	for i := range 50 {
+		key, value := fmt.Sprint("by-gateway-", i%7), fmt.Sprint(i)
+		written := harness.DoBody(t, door, "POST", "/topics/"+topic+"/messages?key="+key+"&sync", []byte(value))
+		position := written.Header.Get("Kkv-Position")
+		if written.Status != 200 || position == "" {
+			t.Fatalf("POST to the gateway: %s, position %q", written, position)
 		}
 		b.want(t, key, value, atLeast(position))
 		a, b = b, a
