@@ -24,17 +24,19 @@ import (
 
 // settings are the command line's.
 type settings struct {
-	only        []string
-	topics      []string
-	runs        int
-	streamsRuns int
-	scale       int
-	getTime     time.Duration
-	settle      time.Duration
-	batch       int
-	compression string
-	profiles    string
-	quick       bool
+	only         []string
+	topics       []string
+	runs         int
+	streamsRuns  int
+	scale        int
+	getTime      time.Duration
+	settle       time.Duration
+	pushTime     time.Duration
+	watcherCount int
+	batch        int
+	compression  string
+	profiles     string
+	quick        bool
 }
 
 // parts are what can be measured, in the order they run.
@@ -49,6 +51,7 @@ var parts = []struct {
 	{"churn", "memory after every key was overwritten ten times", (*bench).churn},
 	{"get", "GET by key on 32 connections", (*bench).get},
 	{"fresh", "fresh GETs, a write until it is read, replicas that restart", (*bench).fresh},
+	{"push", "a record until a webhook or a watcher is told, many watchers, slow ones, many updates", (*bench).push},
 }
 
 func main() {
@@ -85,14 +88,17 @@ func flags() (s settings, report string, err error) {
 	flag.IntVar(&s.scale, "scale", 1, "divide the number of keys by this")
 	flag.DurationVar(&s.getTime, "get-time", 5*time.Second, "how long each run of the part get takes")
 	flag.DurationVar(&s.settle, "settle", 2*time.Second, "how long after ready the resident memory is read")
+	flag.DurationVar(&s.pushTime, "push-time", time.Minute, "how long records are produced in the part push; a sixth of it where they are many or go to many")
+	flag.IntVar(&s.watcherCount, "watchers", 10_000, "watchers in the part push")
 	flag.IntVar(&s.batch, "batch", 16384, "largest batch of records that the loader writes, in bytes: batch.size of Java producers by default")
 	flag.StringVar(&s.compression, "compression", "none", "codec of the batches: none, lz4, zstd, snappy, gzip")
 	flag.StringVar(&s.profiles, "profiles", "", "directory for kkv's CPU and heap profiles of one more, unmeasured start of each topic")
-	flag.BoolVar(&s.quick, "quick", false, "a try: -scale 20 -runs 2 -streams-runs 1 -get-time 1s -settle 1s")
+	flag.BoolVar(&s.quick, "quick", false, "a try: -scale 20 -runs 2 -streams-runs 1 -get-time 1s -settle 1s -push-time 6s -watchers 1000")
 	flag.StringVar(&report, "report", "", "measure nothing: write ../docs/benchmarks.md anew from this file of results")
 	flag.Parse()
 	if s.quick {
 		s.scale, s.runs, s.streamsRuns, s.getTime, s.settle = 20, 2, 1, time.Second, time.Second
+		s.pushTime, s.watcherCount = 6*time.Second, 1000
 	}
 	if s.runs < 1 || s.scale < 1 || flag.NArg() > 0 {
 		return s, "", errors.New("-runs and -scale are at least 1, and there are no arguments but flags")
@@ -102,7 +108,7 @@ func flags() (s settings, report string, err error) {
 
 // full reports whether everything is measured as docs/benchmarks.md shows it.
 func (s settings) full() bool {
-	return len(s.only) == len(parts) && len(s.topics) == len(dataset.Topics) && s.scale == 1 && s.runs >= 5
+	return len(s.only) == len(parts) && len(s.topics) == len(dataset.Topics) && s.scale == 1 && s.runs >= 5 && s.pushTime >= time.Minute && s.watcherCount >= 10_000
 }
 
 func run() error {
