@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 
+	_ "golang.org/x/crypto/x509roots/fallback" // for TLS with Kafka where there are no certificates beside us, as in our image
+
 	"github.com/kkv-project/kkv/internal/config"
 )
 

@@ -67,10 +67,15 @@ func gcPercent(live uint64) int {
 	return int(math.Round(p/slackShare) * slackShare)
 }
 
-// memoryLimit reads --max-bytes: "auto" is three quarters of the control group's limit, and no limit where that has none.
+// processBytes is what the process takes before it holds a record.
+const processBytes = 32 << 20
+
+// memoryLimit reads --max-bytes: "auto" is three quarters of what the control group's limit leaves beside the process itself, and no limit
+// where that has none.
 func memoryLimit(setting string, read func(string) ([]byte, error)) (int64, error) {
 	if setting == "auto" {
-		return cgroupLimit(read) / 4 * 3, nil
+		limit := cgroupLimit(read)
+		return max(limit-processBytes, limit/4) / 4 * 3, nil
 	}
 	return config.ParseBytes(setting)
 }

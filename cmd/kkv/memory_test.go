@@ -33,3 +33,16 @@ func TestCgroupLimit(t *testing.T) {
 		}
 	}
 }
+
+// In a small container what the process takes by itself counts; it would be killed while it loads.
+func TestMemoryLimit(t *testing.T) {
+	for limit, want := range map[string]int64{"max": 0, "104857600": (100 - 32) << 20 / 4 * 3, "16777216": 3 << 20, "1073741824": (1024 - 32) << 20 / 4 * 3} {
+		got, err := memoryLimit("auto", func(string) ([]byte, error) { return []byte(limit), nil })
+		if err != nil || got != want {
+			t.Errorf("auto within %s: %d, %v; want %d", limit, got, err, want)
+		}
+	}
+	if got, err := memoryLimit("2GiB", nil); err != nil || got != 2<<30 {
+		t.Errorf("2GiB: %d, %v", got, err)
+	}
+}

@@ -79,7 +79,7 @@ type Serve struct {
 
 	Consistency string `name:"consistency" default:"local" oneof:"local,fresh" help:"How fresh a read is that does not say: local is what this replica holds now; fresh sees every write acknowledged before the request, for clients that cannot be changed."`
 
-	MaxBytes       string        `name:"max-bytes" default:"auto" check:"bytes" placeholder:"SIZE" help:"Memory that the records may take, such as 500MB or 2GiB; beyond it partitions stand still until there is room, nothing is evicted. auto: three quarters of the container's limit; 0: no limit."`
+	MaxBytes       string        `name:"max-bytes" default:"auto" check:"bytes" placeholder:"SIZE" help:"Memory that the records may take, such as 500MB or 2GiB; beyond it partitions stand still until there is room, nothing is evicted. auto: three quarters of what the container's limit leaves beyond 32 MiB; 0: no limit."`
 	UnreadyAtLimit bool          `name:"unready-at-limit" help:"Be unready while --max-bytes holds partitions back."`
 	WhenKafkaAway  string        `name:"when-kafka-away" default:"serve" oneof:"serve,unready" help:"serve stays ready while Kafka cannot be reached, and answers from memory; unready does so too but says to be unready, for where another replica may still reach it. A fresh read is refused in either case."`
 	ListTimeout    time.Duration `name:"list-timeout" default:"1m" check:"notnegative" help:"Cut off a list that takes longer, for it holds memory meanwhile."`

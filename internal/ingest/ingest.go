@@ -97,7 +97,9 @@ type Options struct {
 	Kafka           kafka.Config
 	Topic           string
 	ReadUncommitted bool // also show records of open and aborted transactions
-	Logger          *slog.Logger
+	// FetchBytes bounds one fetch, of which two are under way; 0 or more than 8 MiB: 8 MiB.
+	FetchBytes int64
+	Logger     *slog.Logger
 }
 
 const retentionConfig = "delete.retention.ms"
@@ -106,8 +108,9 @@ const retentionConfig = "delete.retention.ms"
 const (
 	watchEvery   = 500 * time.Millisecond // topic ID, partitions, high watermarks (rules 3 and 7)
 	fetchMaxWait = 500 * time.Millisecond
-	// Of one fetch, in bytes. Two are under way, and a small record takes several times its bytes while it is in
-	// flight, so that Kafka's own 50 MiB would dwarf what is kept.
+	// Of one fetch, in bytes, at the least and at the most. Two are under way, and a small record takes several times its
+	// bytes while it is in flight, so that Kafka's own 50 MiB would dwarf what is kept. A larger record comes all the same.
+	fetchMinBytes = 256 << 10
 	fetchMaxBytes = 8 << 20
 	probeEvery    = 5 * time.Millisecond   // while somebody waits for a position that does not move
 	probeMost     = 250 * time.Millisecond // the pause doubles up to this while nothing moves
@@ -121,6 +124,13 @@ const (
 	backoffMin     = 100 * time.Millisecond
 	backoffMax     = 5 * time.Second
 )
+
+func (o *Options) fetchBytes() int32 {
+	if o.FetchBytes <= 0 {
+		return fetchMaxBytes
+	}
+	return int32(min(max(o.FetchBytes, fetchMinBytes), fetchMaxBytes))
+}
 
 // Reader reads a topic into a Sink.
 type Reader struct {
@@ -354,7 +364,7 @@ func (s *session) open(ctx context.Context) error {
 	var err error
 	s.con, err = kafka.NewClient(s.r.o.Kafka, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: s.offsets(0)}),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.KeepControlRecords(), kgo.KeepRetryableFetchErrors(),
-		kgo.FetchIsolationLevel(iso), kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxBytes(fetchMaxBytes))
+		kgo.FetchIsolationLevel(iso), kgo.FetchMaxWait(fetchMaxWait), kgo.FetchMaxBytes(s.r.o.fetchBytes()))
 	return err
 }
 
