@@ -220,19 +220,29 @@ func (c *Cluster) KubectlEnv() []string {
 	return []string{"KUBECONFIG=" + c.kubeconfig, "PATH=" + c.bin + string(os.PathListSeparator) + os.Getenv("PATH")}
 }
 
-// Kubectl runs kubectl as an administrator, in the repository's root, and returns what it printed on stdout.
-func (c *Cluster) Kubectl(t testing.TB, args ...string) string {
+// Kubectl runs kubectl as an administrator, in the repository's root and with stdin, and returns what it printed on stdout and stderr.
+func (c *Cluster) Kubectl(t testing.TB, stdin string, args ...string) (stdout, stderr string) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(c.bin, "kubectl"), args...)
 	cmd.Dir = harness.Root()
 	cmd.Env = append(os.Environ(), c.KubectlEnv()...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("kubectl %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.Bytes())
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, warnings strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &warnings
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("kubectl %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), warnings.String())
 	}
-	return string(out)
+	return out.String(), warnings.String()
+}
+
+// Render is kustomize's build of a folder of the repository.
+func (c *Cluster) Render(t testing.TB, folder string) string {
+	t.Helper()
+	out, warnings := c.Kubectl(t, "", "kustomize", folder)
+	if warnings != "" {
+		t.Errorf("kustomize %s: %s", folder, warnings)
+	}
+	return out
 }
 
 // Namespace makes a namespace of the test's own and returns its name.
