@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,7 +42,8 @@ func runDev(ctx context.Context, s *config.Dev, stdout io.Writer, logger *slog.L
 	}
 	defer func() { err = errors.Join(err, dk.close()) }()
 	lag := devbroker.NewLag()
-	app, err := demo.New(demo.Options{Server: ls.servers(), Topic: s.Topic, Logger: logger, Dev: dk.console(ls, lag)})
+	// The application has no log: what could be wrong between it and the caches, in one process, they say themselves.
+	app, err := demo.New(demo.Options{Server: ls.servers(), Topic: s.Topic, Dev: dk.console(ls, lag)})
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,10 @@ func runDev(ctx context.Context, s *config.Dev, stdout io.Writer, logger *slog.L
 		}
 		return app.Run(gctx) // not before: a mirror that is refused at first takes its time until it asks again
 	})
-	return g.Wait()
+	if err := g.Wait(); ctx.Err() == nil || !dk.stopped.Load() || !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
 }
 
 // listeners are all that `kkv dev` has open but the broker's.
@@ -149,9 +154,11 @@ type devCluster struct {
 	kafka.Config
 	where  string            // for people
 	broker *devbroker.Broker // nil where it is the user's own Kafka
+	// The page has stopped the broker. What was under way then has no outcome, and at the end nobody is left to be told.
+	stopped atomic.Bool
 }
 
-func (d devCluster) close() error {
+func (d *devCluster) close() error {
 	if d.broker == nil {
 		return nil
 	}
@@ -159,7 +166,8 @@ func (d devCluster) close() error {
 }
 
 // devKafka starts the embedded broker, or takes the one that was named, and makes the topic.
-func devKafka(ctx context.Context, s *config.Dev, logger *slog.Logger) (d devCluster, err error) {
+func devKafka(ctx context.Context, s *config.Dev, logger *slog.Logger) (d *devCluster, err error) {
+	d = &devCluster{}
 	if d.Config, err = kafkaConfig(s.Kafka, logger); err == nil {
 		d.where = strings.Join(s.Bootstrap, ",") + "  (yours, --kafka-bootstrap)"
 		return d, createTopic(ctx, d.Config, s.Topic, s.Partitions, -1, logger)
@@ -180,11 +188,11 @@ func devKafka(ctx context.Context, s *config.Dev, logger *slog.Logger) (d devClu
 	if s.DataDir != "" {
 		where = b.Addr() + "  (embedded, data in " + s.DataDir + ")"
 	}
-	return devCluster{kafka.Config{Bootstrap: []string{b.Addr()}, Logger: logger}, where, b}, nil
+	return &devCluster{Config: kafka.Config{Bootstrap: []string{b.Addr()}, Logger: logger}, where: where, broker: b}, nil
 }
 
 // console is what the page's buttons do, as far as there is something for them to do it to.
-func (d devCluster) console(ls listeners, lag *devbroker.Lag) *demo.Dev {
+func (d *devCluster) console(ls listeners, lag *devbroker.Lag) *demo.Dev {
 	o := &demo.Dev{}
 	if tcp, ok := ls.demo.Addr().(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
 		o.Locked = "Not on a page that others can reach: --demo-listen is no loopback address."
@@ -208,6 +216,7 @@ func (d devCluster) console(ls listeners, lag *devbroker.Lag) *demo.Dev {
 		return o
 	}
 	o.Kafka.Set = func(on bool) error {
+		d.stopped.Store(!on)
 		if on {
 			return d.broker.Resume()
 		}

@@ -131,7 +131,7 @@ type Dev struct {
 
 	DemoListen    string   `name:"demo-listen" default:"127.0.0.1:8080" check:"listen" need:"an address such as 127.0.0.1:8080" help:"Address of the demo application; port 0 picks a free one."`
 	CacheListen   string   `name:"cache-listen" default:"127.0.0.1:8091" check:"listen" need:"an address such as 127.0.0.1:8091" help:"Address of the cache; port 0 picks a free one."`
-	Replicas      int32    `name:"replicas" default:"2" check:"positive" help:"Replicas of the cache, which the page shows side by side."`
+	Replicas      int32    `name:"replicas" default:"2" check:"positive" help:"Replicas of the cache, which the page shows side by side. The first alone pushes to --webhook-target."`
 	ReplicaListen string   `name:"replica-listen" default:"127.0.0.1:8094" check:"listen" need:"an address such as 127.0.0.1:8094" help:"Address of replica 2; further ones take the ports after it. Port 0 picks free ones."`
 	GatewayListen string   `name:"gateway-listen" default:"127.0.0.1:8092" check:"listen" need:"an address such as 127.0.0.1:8092" help:"Address of the gateway; port 0 picks a free one."`
 	KafkaListen   string   `name:"kafka-listen" default:"127.0.0.1:9092" check:"listen" need:"an address such as 127.0.0.1:9092" help:"Address of the embedded broker; port 0 picks a free one. Not used with --kafka-bootstrap."`

@@ -189,6 +189,25 @@ func TestLag(t *testing.T) {
 	lag.Set(0)
 	next("3")
 
+	// Under load each record has the age, however many come together.
+	lag.Set(by)
+	var sent []string
+	for began := time.Now(); time.Since(began) < 2*by; sent = append(sent, "load") {
+		produce(t, b.Addr(), "load")
+	}
+	for got := 0; got < len(sent); {
+		fs := cl.PollFetches(t.Context())
+		if err := fs.Err0(); err != nil {
+			t.Fatal(err)
+		}
+		fs.EachRecord(func(r *kgo.Record) {
+			got++
+			if age := time.Since(r.Timestamp); age < by {
+				t.Errorf("record %d came when it was %v old, want %v", r.Offset, age, by)
+			}
+		})
+	}
+
 	// A client that ends is not held up by what is.
 	lag.Set(time.Hour)
 	produce(t, b.Addr(), "4")

@@ -11,9 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Lag is a line to Kafka on which records come late: what a fetch brings is held until its oldest record has the age that
-// was set. All else passes at once, so a client behind it can ask how far the log reaches, and knows that it is behind.
-// It is safe for concurrent use.
+// Lag is a line to Kafka on which records come late: of what a fetch brings only that passes which has the age that was set,
+// and a fetch that brings nothing else is held for as long. All else passes at once, so a client behind it can ask how far the
+// log reaches, and knows that it is behind. It is safe for concurrent use.
 type Lag struct {
 	mu      sync.Mutex
 	by      time.Duration
@@ -124,26 +124,71 @@ func (t *tunnel) answers(to io.Writer, from io.Reader) error {
 		if _, err := io.ReadFull(from, body); err != nil {
 			return err
 		}
-		if oldest, some := oldestRecord(version, body); some && !t.hold(oldest) {
-			return net.ErrClosed
+		body, err := t.late(version, body)
+		if err != nil {
+			return err
 		}
+		binary.BigEndian.PutUint32(head, uint32(len(body)+4))
 		if _, err := to.Write(append(head, body...)); err != nil {
 			return err
 		}
 	}
 }
 
-// hold waits until a record of that time may pass; it reports false when the client has left. A clock that is ahead of ours
-// makes nobody wait longer than the lag.
-func (t *tunnel) hold(oldest time.Time) bool {
-	if now := time.Now(); oldest.After(now) {
-		oldest = now
+// late waits until something in a fetch's answer is old enough, and leaves out what is not. The client asks for that again, as
+// it does where a broker's answer was full.
+func (t *tunnel) late(version int16, body []byte) ([]byte, error) {
+	if by, _ := t.lag.now(); by == 0 {
+		return body, nil
+	}
+	resp := kmsg.NewPtrFetchResponse()
+	resp.SetVersion(version)
+	header := 0
+	if resp.IsFlexible() {
+		header = min(1, len(body)) // tagged fields, of which brokers send none (KIP-482)
+	}
+	if resp.ReadFrom(body[header:]) != nil {
+		return body, nil // the client will say what is wrong with it
+	}
+	oldest, batches := oldestRecord(resp)
+	if batches == 0 {
+		return body, nil
+	}
+	until := oldest
+	if batches > 1 {
+		until = until.Add(lagStep)
+	}
+	by, ok := t.hold(until)
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	if by == 0 {
+		return body, nil
+	}
+	due := time.Now().Add(-by)
+	if due.Before(oldest) { // its clock is ahead of ours
+		due = oldest
+	}
+	eachPartition(resp, func(p *kmsg.FetchResponseTopicPartition) {
+		p.RecordBatches = p.RecordBatches[:olderThan(due, p.RecordBatches)]
+	})
+	return resp.AppendTo(body[:header:header]), nil
+}
+
+// lagStep is how much later than it could a record may pass, so that not every one takes a fetch of its own.
+const lagStep = 50 * time.Millisecond
+
+// hold waits until a record of that time may pass, and says how old it has to be, 0 where the lag has ended; it reports false
+// when the client has left. A clock that is ahead of ours makes nobody wait longer than the lag.
+func (t *tunnel) hold(at time.Time) (by time.Duration, ok bool) {
+	if now := time.Now(); at.After(now) {
+		at = now
 	}
 	for {
 		by, changed := t.lag.now()
-		left := time.Until(oldest.Add(by))
+		left := time.Until(at.Add(by))
 		if by == 0 || left <= 0 {
-			return true
+			return by, true
 		}
 		timer := time.NewTimer(left)
 		select {
@@ -151,7 +196,7 @@ func (t *tunnel) hold(oldest time.Time) bool {
 		case <-changed:
 		case <-t.gone:
 			timer.Stop()
-			return false
+			return 0, false
 		}
 		timer.Stop()
 	}
@@ -164,27 +209,50 @@ const (
 	batchHead     = 61
 )
 
-// oldestRecord is the time of the batch in a fetch's answer that is the oldest; some is false where there is none.
-func oldestRecord(version int16, body []byte) (oldest time.Time, some bool) {
-	resp := kmsg.NewPtrFetchResponse()
-	resp.SetVersion(version)
-	if resp.IsFlexible() && len(body) > 0 {
-		body = body[1:] // the header's tagged fields: brokers have none to send (KIP-482)
+// firstBatch is the time of the first batch, and its length; ok is false where there is none that is whole.
+func firstBatch(b []byte) (at time.Time, length int, ok bool) {
+	if len(b) < batchHead {
+		return at, 0, false
 	}
-	if resp.ReadFrom(body) != nil {
-		return oldest, false // the client will say what is wrong with it
+	n := int64(binary.BigEndian.Uint32(b[batchLengthAt:])) + batchLengthAt + 4
+	if n < batchHead || n > int64(len(b)) {
+		return at, 0, false
 	}
-	for _, topic := range resp.Topics {
-		for _, p := range topic.Partitions {
-			for b := p.RecordBatches; len(b) >= batchHead; {
-				at := time.UnixMilli(int64(binary.BigEndian.Uint64(b[batchTimeAt:])))
-				if !some || at.Before(oldest) {
-					oldest, some = at, true
-				}
-				next := int64(binary.BigEndian.Uint32(b[batchLengthAt:])) + batchLengthAt + 4
-				b = b[min(next, int64(len(b))):]
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(b[batchTimeAt:]))), int(n), true
+}
+
+// olderThan is the length of the batches up to the first that is newer.
+func olderThan(due time.Time, b []byte) (length int) {
+	for {
+		at, n, ok := firstBatch(b[length:])
+		if !ok || at.After(due) {
+			return length
+		}
+		length += n
+	}
+}
+
+// oldestRecord is the time of the oldest of the partitions' first batches, and how many batches there are in all.
+func oldestRecord(resp *kmsg.FetchResponse) (oldest time.Time, batches int) {
+	eachPartition(resp, func(p *kmsg.FetchResponseTopicPartition) {
+		for b, first := p.RecordBatches, true; ; first = false {
+			at, n, ok := firstBatch(b)
+			if !ok {
+				return
 			}
+			if batches++; first && (oldest.IsZero() || at.Before(oldest)) {
+				oldest = at
+			}
+			b = b[n:]
+		}
+	})
+	return oldest, batches
+}
+
+func eachPartition(resp *kmsg.FetchResponse, f func(*kmsg.FetchResponseTopicPartition)) {
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			f(&resp.Topics[i].Partitions[j])
 		}
 	}
-	return oldest, some
 }

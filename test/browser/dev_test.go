@@ -116,6 +116,7 @@ func TestDevLoad(t *testing.T) {
 	run(t, ctx, "start", press("load"), isSaid("load", counts+`[0] > 1000`), is(`document.querySelectorAll('.tile').length === 100`))
 	run(t, ctx, "the second replica is behind, and misses nothing", press("lag"),
 		isSaid("load", `(([sent, missed, one, two]) => sent - two > 300 && sent - one < 300 && missed === 0)(`+counts+`)`),
+		put("A", "red"), is(`/^3,[0-4]\d\d ms$/.test(document.querySelector('[data-replica="1"] [data-key=A] .delay')?.textContent)`),
 		press("lag"), isSaid("load", `(([sent, missed, one, two]) => sent > 3000 && sent - two < 300 && missed === 0)(`+counts+`)`))
 	run(t, ctx, "end", press("load"), is(`document.querySelector('[data-switch=load]').ariaPressed === 'false'`),
 		is(`document.querySelectorAll('.tile').length === 0`),

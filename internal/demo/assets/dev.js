@@ -68,6 +68,7 @@ showReadKey();
 
 // read asks one replica, and shows what came and how long that took.
 async function read(button) {
+  if (button.ariaBusy === "true") return; // not disabled: it would lose the focus
   const out = button.nextElementSibling;
   const how = button.dataset.how;
   const q = new URLSearchParams({ replica: button.closest(".replica").dataset.replica, key: readKey(), how });
@@ -78,7 +79,7 @@ async function read(button) {
     }
     q.set("position", form.dataset.position);
   }
-  button.disabled = true;
+  button.ariaBusy = "true";
   out.className = "waiting";
   const began = performance.now();
   const wait = () => { out.textContent = `waiting ${((performance.now() - began) / 1000).toFixed(1)} s`; };
@@ -90,7 +91,7 @@ async function read(button) {
     answer = { error: "kkv dev did not answer; is it still running?" };
   }
   clearInterval(ticking);
-  button.disabled = false;
+  button.ariaBusy = "false";
   out.className = answer.error ? "refused" : "";
   if (answer.error) {
     out.textContent = (answer.status ? answer.status + ": " : "") + answer.error;
