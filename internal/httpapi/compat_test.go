@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"github.com/kkv-project/kkv/internal/cache"
 	"github.com/kkv-project/kkv/internal/kafkatest"
 )
 
@@ -90,6 +91,22 @@ func TestHealth(t *testing.T) {
 		}
 		g.get("/q/health/live").want(t, 200, up)
 	})
+}
+
+// TestHealthTellsOfMemory: from 90 % of the limit on, before anything stands still (rule 19).
+func TestHealthTellsOfMemory(t *testing.T) {
+	var st cache.Status
+	taken := st.Memory.Settled() // of nothing at all
+	for limit, want := range map[int64]string{0: "", taken * 2: "", taken * 10 / 9: "90 % of --max-bytes is taken", taken: "100 % of --max-bytes is taken"} {
+		st.MaxBytes = limit
+		if got := findings(&st)["memory"]; got != want {
+			t.Errorf("%d of %d bytes: %q, want %q", taken, limit, got, want)
+		}
+	}
+	st.Held = []int32{2}
+	if got := findings(&st)["held"]; !strings.Contains(got, "partitions [2] stand still") {
+		t.Errorf("held: %q", got)
+	}
 }
 
 // TestKafkaAway: with UnreadyWhenAway a cache whose Kafka is away is unready, and yet serves; a fresh read is refused.

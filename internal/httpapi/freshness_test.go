@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/kkv-project/kkv/internal/kafkatest"
 )
 
 // putBehind produces without waiting for the cache.
@@ -89,5 +93,45 @@ func TestFreshByDefaultAndKafkaAway(t *testing.T) {
 		h.Remove()
 		<-time.After(5 * time.Second)
 		g.get("/cache/v1/raw/k").want(t, 200, "1")
+	})
+}
+
+// TestFreshGetsShareOneQuestion: however many fresh GETs there are, at most one question to the leaders is under way, and
+// all those that waited for it to be sent are answered by it.
+func TestFreshGetsShareOneQuestion(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *rig) {
+		g.put(0, "k", []byte("1"))
+		const answer, readers = 10 * time.Millisecond, 50
+		var asked, underWay, most, reads atomic.Int64
+		g.Fake.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			g.Fake.KeepControl()
+			// A question for a fresh read goes by the leader's epoch; what is asked every 500 ms does not.
+			if kreq.(*kmsg.ListOffsetsRequest).Topics[0].Partitions[0].CurrentLeaderEpoch >= 0 {
+				asked.Add(1)
+				most.Store(max(most.Load(), underWay.Add(1)))
+				g.Fake.SleepControl(func() { kafkatest.Pass(answer) })
+				underWay.Add(-1)
+			}
+			return nil, nil, false
+		})
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range readers {
+			wg.Go(func() {
+				for time.Since(began) < time.Second {
+					g.get("/v1/topics/fixture/keys/k", "Kkv-Consistency", "fresh").want(t, 200, "1")
+					reads.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		took := time.Since(began)
+		t.Logf("%d fresh reads, %d questions in %v", reads.Load(), asked.Load(), took)
+		if most.Load() != 1 || asked.Load() > int64(took/answer)+1 {
+			t.Errorf("%d questions in %v, up to %d at a time", asked.Load(), took, most.Load())
+		}
+		if reads.Load() < asked.Load()*readers/3 {
+			t.Errorf("%d reads for %d questions: they are not shared", reads.Load(), asked.Load())
+		}
 	})
 }

@@ -64,6 +64,15 @@ func (s *Server) health(w http.ResponseWriter, up bool) {
 	if !up {
 		word, code = "DOWN", http.StatusServiceUnavailable
 	}
+	b, _ := json.Marshal(health{Status: word, Checks: []check{{Name: "consume-loop", Status: word, Data: findings(&st)}}}) // strings: cannot fail
+	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
+	w.Header().Set("Cache-Control", "no-cache")
+	w.WriteHeader(code)
+	_, _ = w.Write(append(b, '\n')) // the client is gone if this fails
+}
+
+// findings are what is worth knowing beside up or down.
+func findings(st *cache.Status) map[string]string {
 	data := map[string]string{"stage": st.Stage.String()}
 	if st.Trouble != nil {
 		data["trouble"] = st.Trouble.Error()
@@ -74,9 +83,5 @@ func (s *Server) health(w http.ResponseWriter, up bool) {
 	if len(st.Held) > 0 {
 		data["held"] = fmt.Sprintf("the memory limit is reached: partitions %v stand still until there is room; raise --max-bytes", st.Held)
 	}
-	b, _ := json.Marshal(health{Status: word, Checks: []check{{Name: "consume-loop", Status: word, Data: data}}}) // strings: cannot fail
-	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	w.Header().Set("Cache-Control", "no-cache")
-	w.WriteHeader(code)
-	_, _ = w.Write(append(b, '\n')) // the client is gone if this fails
+	return data
 }

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kkv-project/kkv/test/harness"
 )
@@ -58,4 +60,31 @@ func scanFor(lines *bufio.Scanner, text string) error {
 		}
 	}
 	return fmt.Errorf("the stream ended (%v) without %q after %q", lines.Err(), text, seen)
+}
+
+// TestWatchCommand: kkv watch goes on at another replica when its own ends, told each change once and nothing of what it knew.
+func TestWatchCommand(t *testing.T) {
+	d := harness.StartDev(t, "t", nil)
+	put := func(value string) {
+		t.Helper()
+		wantStatus(t, "PUT", harness.DoBody(t, d.Cache, "PUT", native("t", "k"), []byte(value)), 200)
+	}
+	put("one")
+	a, b := harness.StartServe(t, d.Kafka, "t", nil, "--drain", "0s"), harness.StartServe(t, d.Kafka, "t", nil)
+	a.AwaitReady(t)
+	b.AwaitReady(t)
+	w := harness.Kkv(t, nil, "watch", "--server", a.URL+","+b.URL, "--output", "%e %k=%v\n")
+	w.WaitFor(t, `(?m)^put k=one$`, harness.StartTimeout)
+	put("two")
+	w.WaitFor(t, `(?m)^put k=two$`, harness.StartTimeout)
+	if err := a.Stop(harness.StartTimeout); err != nil {
+		t.Fatal(err)
+	}
+	w.WaitFor(t, `the watch is back`, harness.StartTimeout)
+	put("three")
+	w.WaitFor(t, `(?m)^put k=three$`, harness.StartTimeout)
+	wantEndWithin(t, w, os.Interrupt, time.Second)
+	if got := w.Stdout(); got != "put k=one\nput k=two\nput k=three\n" {
+		t.Errorf("printed %q", got)
+	}
 }
