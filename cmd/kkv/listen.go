@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"sync"
 	"syscall"
 	"time"
 
@@ -49,9 +48,7 @@ func createTopic(ctx context.Context, k kafka.Config, name string, partitions in
 	if err != nil {
 		return err
 	}
-	end := sync.OnceFunc(cl.Close)
-	defer end()
-	defer context.AfterFunc(ctx, end)() // a broker may take connections and never answer
+	defer kafka.CloseWith(ctx, cl)()
 	wait := 100 * time.Millisecond
 	for said := false; ; said = true {
 		cctx, cancel := context.WithTimeout(ctx, 10*time.Second)

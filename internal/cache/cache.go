@@ -215,14 +215,24 @@ func (c *Cache) Load(inc ingest.Incarnation, reason string) {
 	c.wake()
 }
 
-// Apply is ingest.Sink's: the one place where the store changes, the position moves and the feed hears of it, in
-// this order and under one lock, so that whoever hears of a change can read it.
+// Apply is ingest.Sink's.
 func (c *Cache) Apply(b *ingest.Batch) (held []ingest.Held) {
+	held, starts := c.apply(b)
+	for _, p := range starts {
+		for !c.expire(p.Partition, p.LogStart) {
+		}
+	}
+	return held
+}
+
+// apply is Apply but for what expires with it, since which log starts it returns: the one place where the store changes, the position moves and the feed hears of it, in
+// this order and under one lock, so that whoever hears of a change can read it.
+func (c *Cache) apply(b *ingest.Batch) (held []ingest.Held, starts []ingest.Progress) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st, live := c.writable()
 	if st == nil {
-		return nil
+		return nil, nil
 	}
 	announce := live || c.cur == nil && c.o.AnnounceHistory
 	var changes []feed.Change
@@ -261,18 +271,59 @@ func (c *Cache) Apply(b *ingest.Batch) (held []ingest.Held) {
 				st.held[p.Partition] = true
 			}
 		}
-		st.progress(p)
+		if st.progress(p) {
+			starts = append(starts, p)
+		}
 	}
 	st.count(b)
 	st.mark.Store(nil)
 	if announce && (len(changes) > 0 || live) {
-		if c.o.FeedBytes == 0 {
-			c.feed.Limit(int(min(max(st.store.Bytes()/feedShare, feed.DefaultBytes), feedMost)))
-		}
-		c.feed.Publish(&feed.Batch{Changes: changes, Position: st.readMark().Position, History: !live})
+		c.publish(st, live, changes)
 	}
 	c.wake()
-	return held
+	return held, starts
+}
+
+// publish tells the feed what has become of st.
+func (c *Cache) publish(st *state, live bool, changes []feed.Change) {
+	if c.o.FeedBytes == 0 {
+		c.feed.Limit(int(min(max(st.store.Bytes()/feedShare, feed.DefaultBytes), feedMost)))
+	}
+	c.feed.Publish(&feed.Batch{Changes: changes, Position: st.readMark().Position, History: !live})
+}
+
+// expireMost bounds the records that expire under one lock, and so for how long that keeps readers waiting.
+const expireMost = 1000
+
+// expire removes some of what the partition's log start has moved past, and reports whether it was the rest; then the
+// state has that log start (GUARANTEES rule 13).
+func (c *Cache) expire(partition int32, start int64) (all bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st, live := c.writable()
+	announce := live || c.cur == nil && c.o.AnnounceHistory
+	var changes []feed.Change
+	all = st.store.Expire(partition, start, expireMost, func(gone *store.Record, e store.Effect) {
+		switch {
+		case !announce || !e.Changed:
+		case e.Deleted:
+			changes = append(changes, feed.Change{Key: []byte(string(gone.Key)), Deleted: true, Partition: gone.Partition,
+				Offset: gone.Offset, Epoch: gone.Epoch, Timestamp: gone.Timestamp, Reason: ReasonExpired})
+		default: // another partition's record is the value again
+			ch := changeOf(&e.Now, false)
+			ch.Reason = ReasonExpired
+			changes = append(changes, ch)
+		}
+	})
+	if all {
+		st.parts[partition].LogStart = start
+	}
+	st.mark.Store(nil)
+	if len(changes) > 0 || all && live {
+		c.publish(st, live, changes)
+	}
+	c.wake()
+	return all
 }
 
 // park lines r up behind what is held of its partition, and reports whether anything is.
@@ -306,22 +357,19 @@ func headers(hs []kgo.RecordHeader) (out wire.Headers) {
 	return out
 }
 
-// Loaded is ingest.Sink's. Gets are answered from here on; lists, snapshots and watches as soon as the keys are
-// sorted, which goes on aside.
+// Loaded is ingest.Sink's. Of the first load, gets are answered from here on; lists, snapshots and watches as soon as
+// the keys are sorted, which goes on aside. A later one takes its place whole.
 func (c *Cache) Loaded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.next == nil {
 		return
 	}
-	first := c.cur == nil
-	c.cur, c.next = c.next, nil
-	c.stage = Polling
-	for i := range c.cur.parts {
-		p := &c.cur.parts[i]
-		p.eras[len(p.eras)-1].current(p.Next)
+	if c.cur != nil {
+		c.replace()
+		return
 	}
-	st := c.cur
+	st := c.next
 	build := st.store.StartOrder()
 	finish := func() {
 		st.store.FinishOrder(build())
@@ -338,13 +386,21 @@ func (c *Cache) Loaded() {
 			finish()
 		})
 	}
-	if first {
-		close(c.ready)
-		c.feed.Publish(&feed.Batch{Position: st.readMark().Position}) // so that readers from before know where they are
-	} else {
-		c.feed.Publish(&feed.Batch{Position: st.readMark().Position, Reset: st.reason})
-	}
+	c.serve(st)
+	close(c.ready)
+	c.feed.Publish(&feed.Batch{Position: st.readMark().Position}) // so that readers from before know where they are
 	c.wake()
+}
+
+// serve makes st what is served. All the records that there were when it was begun are in it.
+func (c *Cache) serve(st *state) {
+	c.cur, c.next = st, nil
+	c.stage = Polling
+	for i := range st.parts {
+		p := &st.parts[i]
+		p.eras[len(p.eras)-1].current(p.Next)
+	}
+	st.mark.Store(nil)
 }
 
 // Current is ingest.Sink's.
@@ -396,15 +452,19 @@ func (p *part) prove() {
 	}
 }
 
-func (st *state) progress(n ingest.Progress) {
+// progress moves a partition on. It reports whether its log start has moved, past which expire has to do its work.
+func (st *state) progress(n ingest.Progress) (expires bool) {
 	for int(n.Partition) >= len(st.parts) {
-		st.parts = append(st.parts, part{eras: []era{openEra(n.LogStart)}})
+		p := part{eras: []era{openEra(n.LogStart)}}
+		p.LogStart = n.LogStart
+		st.parts = append(st.parts, p)
 	}
 	p := &st.parts[n.Partition]
 	p.eras[len(p.eras)-1].hole(n.Gap)
-	p.Next, p.LogStart = n.Next, n.LogStart
+	p.Next = n.Next
 	p.Epoch = n.Epoch // EpochUnknown where no record was seen: then it proves and disproves nothing
 	p.prove()
+	return n.LogStart > p.LogStart
 }
 
 // readMark is the state's position, computed once per state that anybody reads.

@@ -79,6 +79,14 @@ func (w *world) wantState(c *Cache, want string) {
 	}
 }
 
+// fresh waits until c has all that was written.
+func (w *world) fresh(c *Cache) {
+	w.t.Helper()
+	if err := within(w.t, time.Minute, c.Fresh); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) eventually(c *Cache, want string) {
 	w.t.Helper()
 	for range 600 {

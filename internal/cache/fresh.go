@@ -59,28 +59,32 @@ func (b *Behind) Unwrap() error { return b.cause }
 // false when ctx ends first.
 func (c *Cache) wait(ctx context.Context, reached func(st *state) (bool, error)) (bool, error) {
 	for {
-		c.mu.Lock()
-		if c.cur == nil {
-			err := c.notReady()
-			c.mu.Unlock()
-			return false, err
+		moved, err := c.look(reached)
+		if moved == nil || err != nil {
+			return err == nil, err
 		}
-		ok, err := reached(c.cur)
-		if ok || err != nil {
-			c.mu.Unlock()
-			return ok, err
-		}
-		if c.moved == nil {
-			c.moved = make(chan struct{})
-		}
-		moved := c.moved
-		c.mu.Unlock()
 		select {
 		case <-moved:
 		case <-ctx.Done():
 			return false, nil
 		}
 	}
+}
+
+// look returns nil if reached holds for the state served, else a channel that is closed when the position moves.
+func (c *Cache) look(reached func(st *state) (bool, error)) (<-chan struct{}, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cur == nil {
+		return nil, c.notReady()
+	}
+	if ok, err := reached(c.cur); ok || err != nil {
+		return nil, err
+	}
+	if c.moved == nil {
+		c.moved = make(chan struct{})
+	}
+	return c.moved, nil
 }
 
 // WaitFor waits until the cache serves the record at offset of partition, or has passed it. A zero topicID is any
@@ -116,14 +120,21 @@ func (c *Cache) behind(ctx context.Context, partition int32, wanted int64) error
 	if c.cur == nil {
 		return b
 	}
-	b.Have = c.cur.next(partition)
-	switch {
-	case c.cur.held[partition]:
-		b.Reason = BehindMemory
-	case int(partition) < len(c.cur.parts) && c.cur.parts[partition].stable >= 0 && c.cur.parts[partition].stable <= b.Have && c.cur.parts[partition].end > b.Have:
-		b.Reason = BehindOpenTx
-	}
+	b.Have, b.Reason = c.cur.next(partition), c.cur.behind(partition)
 	return b
+}
+
+// behind says what keeps a partition from going on.
+func (st *state) behind(partition int32) string {
+	if st.held[partition] {
+		return BehindMemory
+	}
+	if int(partition) < len(st.parts) {
+		if p := &st.parts[partition]; p.stable >= 0 && p.stable <= p.Next && p.end > p.Next {
+			return BehindOpenTx
+		}
+	}
+	return BehindPlain
 }
 
 // AtLeast waits until the cache has applied everything that p covers (GUARANTEES rule 6). Errors: ErrNotReady;
@@ -156,7 +167,7 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 			if i < len(st.parts) && (!st.parts[i].holds(want) || st.parts[i].endsBelow(want, began)) {
 				return false, ErrTruncated
 			}
-			if reached && st.next(int32(i)) < want.Next {
+			if reached && (i >= len(st.parts) || st.next(int32(i)) < want.Next) { // an empty partition that is not known yet counts, too
 				missing, reached = int32(i), false
 			}
 		}

@@ -54,6 +54,7 @@ type PartitionStatus struct {
 	Next      int64         // the fetch position
 	End       int64         // the high watermark as last asked, -1 before
 	LogStart  int64         // the lowest offset that the log still has
+	Behind    string        // why Next is below End, a Behind's Reason; "" where it is not
 	Age       time.Duration // how old the data may be at most; -1 while not known
 }
 
@@ -80,6 +81,9 @@ func (c *Cache) Status() Status {
 		ps := PartitionStatus{Partition: int32(i), Next: p.Next, End: -1, LogStart: p.LogStart, Age: -1}
 		if !p.endAsked.IsZero() {
 			ps.End = max(p.end, p.Next)
+		}
+		if ps.End > p.Next || st.held[int32(i)] {
+			ps.Behind = st.behind(int32(i))
 		}
 		if age, ok := (&Mark{asOf: p.asOf}).Age(); ok {
 			ps.Age = age

@@ -46,7 +46,7 @@ func (s *Server) answerJSON(w http.ResponseWriter, v any) {
 // topicJSON and partitionJSON are the status routes' answer.
 type topicJSON struct {
 	Topic      string          `json:"topic"`
-	TopicID    string          `json:"topicId"` // as Kafka's tools print it
+	TopicID    string          `json:"topicId,omitempty"` // as Kafka's tools print it; left out while it is not known
 	Stage      string          `json:"stage"`
 	Ready      bool            `json:"ready"`
 	Trouble    string          `json:"trouble,omitempty"`
@@ -81,13 +81,17 @@ type partitionJSON struct {
 	Position  int64  `json:"position"`
 	End       *int64 `json:"end"`
 	LogStart  int64  `json:"logStart"`
-	AgeMs     *int64 `json:"ageMs"` // null: not known
+	Behind    string `json:"behind,omitempty"` // why position is below end: behind, open-transaction, memory-limit
+	AgeMs     *int64 `json:"ageMs"`            // null: not known
 }
 
 func (s *Server) topicStatus() topicJSON {
 	st := s.cache.Status()
 	t := topicJSON{Topic: st.Topic, Stage: st.Stage.String(), Ready: st.Ready, Keys: st.Keys, Bytes: st.Bytes, Conflicts: st.Conflicts,
-		TopicID: base64.RawURLEncoding.EncodeToString(st.TopicID[:]), Partitions: []partitionJSON{}}
+		Partitions: []partitionJSON{}}
+	if st.TopicID != [16]byte{} {
+		t.TopicID = base64.RawURLEncoding.EncodeToString(st.TopicID[:])
+	}
 	if st.Trouble != nil {
 		t.Trouble = st.Trouble.Error()
 	}
@@ -104,7 +108,7 @@ func (s *Server) topicStatus() topicJSON {
 		}
 	}
 	for _, p := range st.Partitions {
-		pj := partitionJSON{Partition: p.Partition, Position: p.Next, LogStart: p.LogStart}
+		pj := partitionJSON{Partition: p.Partition, Position: p.Next, LogStart: p.LogStart, Behind: p.Behind}
 		if p.End >= 0 {
 			pj.End = &p.End
 		}

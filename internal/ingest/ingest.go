@@ -118,11 +118,17 @@ const (
 	wantedMost    = 10_000
 	unparkEvery   = 250 * time.Millisecond
 
+	startsEvery    = 10              // rounds of watch: the log starts, for partitions to which nothing is written
+	slowAfter      = 2 * time.Second // Kafka does not answer: said before the call times out
 	retentionEvery = time.Minute
 	retentionRetry = 5 * time.Second // while it could not be asked
-	callTimeout    = 10 * time.Second
-	backoffMin     = 100 * time.Millisecond
-	backoffMax     = 5 * time.Second
+
+	compactionSlack = 5 * time.Minute // before delete.retention.ms is over, for clocks and ways that differ (rule 10)
+	staleLeast      = 5 * time.Second // reading that goes on as usual is never so far behind
+	loadLeast       = time.Minute     // a load on a topic whose tombstones go sooner cannot be saved from that
+	callTimeout     = 10 * time.Second
+	backoffMin      = 100 * time.Millisecond
+	backoffMax      = 5 * time.Second
 )
 
 func (o *Options) fetchBytes() int32 {
@@ -140,6 +146,7 @@ type Reader struct {
 	aux  atomic.Pointer[kgo.Client] // while Run runs: for all that is not fetching
 
 	mu     sync.Mutex
+	again  bool             // a load was given up since it took too long; the next one is not
 	wanted map[int32]wanted // positions that somebody waits for, beyond the load's own
 	kick   chan struct{}    // wakes the prober
 }
@@ -205,7 +212,7 @@ func (r *Reader) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ingest %s: %w", r.o.Topic, err)
 	}
-	defer closeWith(ctx, aux)()
+	defer kafka.CloseWith(ctx, aux)()
 	r.aux.Store(aux)
 	defer r.aux.Store(nil)
 	loadedOnce, reason := false, ""
@@ -232,23 +239,6 @@ func (r *Reader) Run(ctx context.Context) error {
 		}
 		if !b.wait(ctx) {
 			return nil
-		}
-	}
-}
-
-// closeWith closes cl as soon as ctx ends, since a request to a broker that takes connections and never answers ends
-// no sooner, or when what it returns is called. kgo must not be closed twice at once.
-func closeWith(ctx context.Context, cl *kgo.Client) func() {
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		cl.Close()
-		close(ended)
-	})
-	return func() {
-		if stop() {
-			cl.Close()
-		} else {
-			<-ended
 		}
 	}
 }
@@ -292,7 +282,12 @@ type session struct {
 	parked  map[int32]*parked // by partition: what the sink had no room for
 	bad     error
 
-	retentionDue time.Time // of the goroutine that watches: when to read it again
+	began         time.Time     // when the load did
+	gone          *reopen       // what there is to know of the log can no longer be read; set once
+	retention     time.Duration // for how long compaction keeps tombstones; 0: unknown
+	retentionRead bool
+	retentionDue  time.Time // of the goroutine that watches: when to read it again
+	round         int       // of the goroutine that watches
 }
 
 // parked are records of one partition that the sink had no room for, and how far it is once they are in.
@@ -303,15 +298,49 @@ type parked struct {
 
 type partition struct {
 	Progress
-	target int64 // captured once, when the load began
-	probed int64 // the position at the last probe tick: only one that has not moved since is asked about
+	target int64     // captured once, when the load began
+	probed int64     // the position at the last probe tick: only one that has not moved since is asked about
+	caught time.Time // when the leader was asked and had nothing stable beyond Next
+	asked  struct {  // the first answer since that is ahead of Next
+		end int64
+		at  time.Time
+	}
+}
+
+// catch notes that the leader, asked then, had nothing stable beyond end.
+func (p *partition) catch(end int64, at time.Time) {
+	if p.asked.at.IsZero() {
+		p.asked.end, p.asked.at = end, at
+	}
+	p.caughtUp()
+}
+
+func (p *partition) caughtUp() {
+	if !p.asked.at.IsZero() && p.Next >= p.asked.end {
+		p.caught, p.asked.at = p.asked.at, time.Time{}
+	}
+}
+
+// stale reports whether a tombstone that lay ahead of the partition when it was last current may have been compacted away
+// since (GUARANTEES rule 10). Whether one was, only a gap in the offsets can tell.
+func (s *session) stale(p *partition) bool {
+	limit := s.retention - min(compactionSlack, s.retention/2)
+	since := p.caught
+	if since.IsZero() { // loading: what is read first may have been deleted by the time that the rest is
+		if s.r.again || limit < loadLeast {
+			return false // to begin anew would be no faster
+		}
+		since = s.began
+	}
+	// Monotonic and wall: a suspended machine stops one of them.
+	return max(time.Since(since), time.Now().Round(0).Sub(since.Round(0))) >= max(limit, staleLeast)
 }
 
 func (s *session) run(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
-	defer closeWith(ctx, s.con)()
+	defer kafka.CloseWith(ctx, s.con)()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.poll(ctx) })
 	g.Go(func() error { return s.watch(ctx) })
@@ -372,7 +401,7 @@ func (s *session) open(ctx context.Context) error {
 func (s *session) begin(t kafka.Topic, at bounds) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.id = t.ID
+	s.id, s.began = t.ID, time.Now()
 	inc := Incarnation{TopicID: t.ID}
 	for i := range t.Partitions {
 		p := partition{Progress: Progress{Partition: int32(i), Next: at.starts[i], LogStart: at.starts[i], Epoch: -1}, target: at.ends[i], probed: -1}
@@ -390,6 +419,7 @@ func (s *session) begin(t kafka.Topic, at bounds) {
 	s.r.sink.Load(inc, s.reason)
 	for i := range s.parts {
 		s.r.sink.Current(int32(i), at.marks[i], at.ends[i], at.asked)
+		s.parts[i].catch(at.ends[i], at.asked)
 	}
 	s.maybeLoaded()
 }
@@ -402,7 +432,7 @@ func (s *session) isLoaded() bool {
 
 func (s *session) maybeLoaded() {
 	if !s.loaded && s.pending == 0 {
-		s.loaded = true
+		s.loaded, s.r.again = true, false
 		s.r.sink.Loaded()
 	}
 }
@@ -417,14 +447,36 @@ func (s *session) offsets(from int) map[int32]kgo.Offset {
 }
 
 // apply hands b to the sink with the positions that it brings. What the sink has no room for is parked, and its
-// partition is not fetched meanwhile.
-func (s *session) apply(b *Batch) {
+// partition is not fetched meanwhile. The error is a reopen.
+func (s *session) apply(b *Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.parked) > 0 {
 		b = s.behindParked(b)
 	}
+	if s.gone == nil {
+		s.gone = s.holed(b)
+	}
+	if s.gone != nil {
+		return s.gone
+	}
 	s.offer(b)
+	return nil
+}
+
+// holed returns why the topic is to be read anew, if one of b's positions leaves offsets out that may have held a
+// tombstone which compaction took before it was read.
+func (s *session) holed(b *Batch) *reopen {
+	for i := range b.Progress {
+		n, p := &b.Progress[i], &s.parts[b.Progress[i].Partition]
+		if n.Gap <= p.Next || !s.stale(p) {
+			continue
+		}
+		s.r.again = p.caught.IsZero()
+		return &reopen{ReasonRebuilt, fmt.Errorf("partition %d was last current at %v, delete.retention.ms is %v, and offsets below %d are gone: deletes may be among them",
+			n.Partition, p.caught.Format(time.RFC3339), s.retention, n.Gap)}
+	}
+	return nil
 }
 
 // behindParked lines b's records of parked partitions up behind what is parked there.
@@ -439,7 +491,7 @@ func (s *session) behindParked(b *Batch) *Batch {
 	}
 	for _, n := range b.Progress {
 		if p := s.parked[n.Partition]; p != nil {
-			n.Gap = max(n.Gap, p.end.Gap)
+			n.Gap, n.Next = max(n.Gap, p.end.Gap), max(n.Next, p.end.Next)
 			p.end = n
 		} else {
 			out.Progress = append(out.Progress, n)
@@ -471,6 +523,7 @@ func (s *session) offer(b *Batch) {
 			s.pending--
 		}
 		p.Progress = n
+		p.caughtUp()
 	}
 	s.maybeLoaded()
 }

@@ -83,7 +83,9 @@ func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 	b := Batch{Records: make([]Record, 0, min(fs.NumRecords(), batchLen))} // used again and again: the sink keeps nothing of it
 	flush := func() {
 		if len(b.Progress) > 0 {
-			s.apply(&b)
+			if err := s.apply(&b); err != nil {
+				worst = err
+			}
 			some = true
 			b.Records, b.Progress = b.Records[:0], nil
 		}
@@ -177,7 +179,7 @@ func (s *session) bounds(ctx context.Context, t kafka.Topic) (b bounds, err erro
 func (s *session) watch(ctx context.Context) error {
 	away := false
 	for first := true; first || sleep(ctx, watchEvery); first = false {
-		err := s.look(ctx)
+		err := s.lookSoon(ctx)
 		if err == nil && !time.Now().Before(s.retentionDue) {
 			s.readRetention(ctx)
 		}
@@ -223,10 +225,35 @@ func (s *session) readRetention(ctx context.Context) {
 		s.retentionDue = time.Now().Add(retentionRetry)
 		return
 	}
+	d := time.Duration(min(max(0, ms), math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.r.sink.Retention(s.id, time.Duration(min(max(0, ms), math.MaxInt64/int64(time.Millisecond)))*time.Millisecond)
+	if s.retention = min(s.retention, d); !s.retentionRead {
+		s.retention, s.retentionRead = d, true
+	}
+	s.r.sink.Retention(s.id, d)
 }
+
+// lookSoon is look, but says after slowAfter that there is no answer yet.
+func (s *session) lookSoon(ctx context.Context) error {
+	answered := false // guarded by s.mu
+	late := time.AfterFunc(slowAfter, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !answered {
+			s.bad = errSlow
+			s.tell()
+		}
+	})
+	defer late.Stop()
+	err := s.look(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answered = true
+	return err
+}
+
+var errSlow = fmt.Errorf("Kafka has not answered for %v", slowAfter)
 
 // look is one round of watch.
 func (s *session) look(ctx context.Context) error {
@@ -260,12 +287,46 @@ func (s *session) look(ctx context.Context) error {
 			lso = stable.Offsets[i]
 		}
 		s.r.sink.Current(int32(i), now.Offsets[i], lso, now.Asked)
+		if lso < 0 {
+			lso = now.Offsets[i]
+		}
+		s.parts[i].catch(min(lso, now.Offsets[i]), now.Asked) // compaction does not go beyond the last stable offset
 	}
 	s.mu.Unlock()
+	if s.round++; s.round%startsEvery == 0 {
+		if err := s.readStarts(ctx, t); err != nil {
+			return err
+		}
+	}
 	if len(t.Partitions) > len(s.parts) { // only this goroutine adds to parts
 		return s.addPartitions(ctx, t)
 	}
 	return nil
+}
+
+// readStarts tells the sink of log starts that have moved (GUARANTEES rule 13). A fetch tells them, too, where there is
+// something to fetch; one that has moved past our position is for the fetch to find out of range.
+func (s *session) readStarts(ctx context.Context, t kafka.Topic) error {
+	starts, err := listOffsets(ctx, s.aux, t, readUncommitted, earliest)
+	if err != nil {
+		return err
+	}
+	again, err := s.metadata(ctx)
+	if err != nil || again.ID != s.id {
+		return err // of another incarnation: the next look says so
+	}
+	b := &Batch{}
+	s.mu.Lock()
+	for i := range min(len(starts), len(s.parts)) {
+		if p := s.parts[i].Progress; p.LogStart < starts[i] && starts[i] <= p.Next {
+			b.Progress = append(b.Progress, Progress{Partition: p.Partition, Next: p.Next, Epoch: -1, LogStart: starts[i]})
+		}
+	}
+	s.mu.Unlock()
+	if len(b.Progress) == 0 {
+		return nil
+	}
+	return s.apply(b)
 }
 
 func (s *session) behind(now Ends) bool {
@@ -293,7 +354,9 @@ func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
 		b.Progress = append(b.Progress, p)
 	}
 	s.mu.Unlock()
-	s.apply(b)
+	if err := s.apply(b); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	from := s.offsets(old)
 	s.mu.Unlock()
@@ -321,7 +384,9 @@ func (s *session) probeStuck(ctx context.Context) error {
 					return ctx.Err()
 				}
 			case next > p.Next:
-				s.apply(&Batch{Progress: []Progress{{Partition: p.Partition, Next: next, Epoch: -1, LogStart: p.LogStart, Gap: next}}})
+				if err := s.apply(&Batch{Progress: []Progress{{Partition: p.Partition, Next: next, Epoch: -1, LogStart: p.LogStart, Gap: next}}}); err != nil {
+					return err
+				}
 			}
 		}
 		var due <-chan time.Time

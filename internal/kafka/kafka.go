@@ -132,6 +132,23 @@ func NewClient(c Config, extra ...kgo.Opt) (*kgo.Client, error) {
 	return cl, nil
 }
 
+// CloseWith closes cl as soon as ctx ends, since a request to a broker that takes connections and never answers ends
+// no sooner, or when what it returns is called. kgo must not be closed twice at once.
+func CloseWith(ctx context.Context, cl *kgo.Client) func() {
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		cl.Close()
+		close(ended)
+	})
+	return func() {
+		if stop() {
+			cl.Close()
+		} else {
+			<-ended
+		}
+	}
+}
+
 func (c Config) bootstrap() []string {
 	if len(c.Bootstrap) > 0 {
 		return c.Bootstrap

@@ -224,7 +224,7 @@ func (c *Cluster) Delay(key kmsg.Key, d time.Duration) (undo func()) {
 	undo = func() { off.Store(true) }
 	c.t.Cleanup(func() {
 		undo()
-		Pass(d) // for those that it delays
+		Pass(d + 2*time.Second) // for those that it delays: kfake locks up if it is closed meanwhile
 	})
 	return undo
 }

@@ -66,6 +66,25 @@ func (s *Store) LimitTombstones(bytes int64) {
 	s.tombs.drop()
 }
 
+// Inherit remembers, before what s has seen go itself, what went of old, whose place s takes; vanished are records of
+// old that s does not have, and which no tombstone that it has seen took. A vanished record's place is its Offset.
+func (s *Store) Inherit(old *Store, vanished []Record) {
+	own := s.tombs.slabs
+	s.tombs.slabs = append(append(make([]*slab, 0, len(old.tombs.slabs)+len(own)), old.tombs.slabs...), own...)
+	s.tombs.bytes += old.tombs.bytes
+	for p, h := range old.tombs.horizon {
+		for p >= len(s.tombs.horizon) {
+			s.tombs.horizon = append(s.tombs.horizon, Cut{})
+		}
+		mine := &s.tombs.horizon[p]
+		mine.Next, mine.LogStart = max(mine.Next, h.Next), max(mine.LogStart, h.LogStart)
+	}
+	for i := range vanished {
+		s.tombs.add(&vanished[i], false)
+	}
+	s.tombs.drop()
+}
+
 // Horizon is the lowest cut of partition from which on all that went is remembered.
 func (s *Store) Horizon(partition int32) Cut {
 	if int(partition) < len(s.tombs.horizon) {

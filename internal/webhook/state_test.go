@@ -293,6 +293,19 @@ func TestDeletedJustAfterReset(t *testing.T) {
 	expectPosts(t, drain(a), "1:0 l", "0:1 k")
 }
 
+// TestVanishedWithAReset: what went with the old state is told, though nothing of it was pending; but not what came again.
+func TestVanishedWithAReset(t *testing.T) {
+	c := newFakeCache(0)
+	a := byHand(c, Options{})
+	c.apply(mut{0, "kept", "1"}, mut{0, "vanishes", "1"}, mut{0, "comes again", "1"})
+	expectPosts(t, drain(a), "0:2 kept,vanishes,comes again")
+	delete(c.keys, "vanishes")
+	c.feed.Publish(&feed.Batch{Reset: "partition-rebuilt", Position: c.position(), Changes: []feed.Change{
+		{Key: []byte("vanishes"), Deleted: true, Offset: 2}, {Key: []byte("comes again"), Deleted: true, Offset: 2}}})
+	c.apply(mut{0, "comes again", "2"})
+	expectPosts(t, drain(a), "0:3 kept,comes again", "0:3 vanishes")
+}
+
 func TestResetWhileInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeCache(0)

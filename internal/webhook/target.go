@@ -145,6 +145,7 @@ func (t *target) read() <-chan struct{} {
 		t.mu.Unlock()
 	case b.Reset != "":
 		t.live = true
+		t.vanished(b)
 		t.catchUp(position.Position{}, b.Reset)
 		// The state just merged does not name what was deleted between the reset and now.
 		t.catchUp(b.Position, b.Reset)
@@ -169,6 +170,19 @@ func (t *target) cursor() (at position.Position, ok bool) {
 		return t.from, true
 	}
 	return t.pending.cursor(false)
+}
+
+// vanished merges the deletes of the keys that went with the state that b replaces. The state that is merged next takes back
+// those of them that have come again.
+func (t *target) vanished(b *feed.Batch) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range b.Changes {
+		if c := &b.Changes[i]; t.d.carries(c.Key) {
+			t.pending.add(c, false, now)
+		}
+	}
 }
 
 func (t *target) merge(b *feed.Batch) {
