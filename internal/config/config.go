@@ -83,7 +83,7 @@ type Serve struct {
 	UnreadyAtLimit bool          `name:"unready-at-limit" help:"Be unready while --max-bytes holds partitions back."`
 	WhenKafkaAway  string        `name:"when-kafka-away" default:"serve" oneof:"serve,unready" help:"serve stays ready while Kafka cannot be reached, and answers from memory; unready does so too but says to be unready, for where another replica may still reach it. A fresh read is refused in either case."`
 	ListTimeout    time.Duration `name:"list-timeout" default:"1m" check:"notnegative" help:"Cut off a list that takes longer, for it holds memory meanwhile."`
-	MaxWatchers    int           `name:"max-watchers" default:"0" check:"notnegative" help:"Watches open at a time; one more is answered 503. 0: no bound."`
+	MaxWatchers    int           `name:"max-watchers" default:"0" check:"notnegative" help:"Watches open at a time; one more is answered 503, and a long poll (Prefer: wait) at once. 0: no bound."`
 	Drain          time.Duration `name:"drain" default:"5s" check:"notnegative" help:"When told to end, be unready and go on answering for this long, so that callers are sent elsewhere first."`
 
 	OnUpdateAfterOffset string   `name:"on-update-after-offset" default:"latest" compat:"ONUPDATE_AFTER_OFFSET,kafka_offset_reset" oneof:"latest,earliest" help:"latest pushes what changes once ready; earliest also pushes what is read while loading."`

@@ -36,8 +36,12 @@ func preferWait(lines []string) time.Duration {
 // there is now. It reports false where it has answered.
 func (s *Server) longPoll(w http.ResponseWriter, r *http.Request, q url.Values, key []byte) bool {
 	wait := preferWait(r.Header["Prefer"])
-	if wait == 0 {
+	if wait == 0 || s.isDraining() {
 		return true
+	}
+	defer s.watchers.Add(-1) // it is one, for a time
+	if n := s.watchers.Add(1); s.o.MaxWatchers > 0 && n > int64(s.o.MaxWatchers) {
+		return true // a preference is no order
 	}
 	w.Header().Set("Preference-Applied", "wait="+strconv.FormatInt(int64(wait/time.Second), 10))
 	from, kind, err := s.askedFrom(r.Header, q)

@@ -60,6 +60,25 @@ func TestLongPoll(t *testing.T) {
 	})
 }
 
+// TestLongPollsAreWatchers: beyond --max-watchers they are answered at once.
+func TestLongPollsAreWatchers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, func(o *Options) { o.MaxWatchers = 1 })
+		g.waitReady()
+		g.put(0, "k", []byte("1"))
+		began := time.Now()
+		done := make(chan reply)
+		go func() { done <- g.get("/v1/topics/fixture/keys/k", "Prefer", "wait=5") }()
+		synctest.Wait()
+		if r := g.get("/v1/topics/fixture/keys/k", "Prefer", "wait=5"); r.StatusCode != 200 || r.Header.Get("Preference-Applied") != "" || time.Since(began) > time.Second {
+			t.Errorf("one too many: %d after %v, %v", r.StatusCode, time.Since(began), r.Header)
+		}
+		if r := <-done; time.Since(began) != 5*time.Second || r.Header.Get("Preference-Applied") != "wait=5" {
+			t.Errorf("the first: after %v, %v", time.Since(began), r.Header)
+		}
+	})
+}
+
 func TestConflictIsTold(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
 		g.put(0, "k", []byte("1"))
