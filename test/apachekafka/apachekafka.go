@@ -19,7 +19,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kkv-project/kkv/test/port"
 	"github.com/kkv-project/kkv/test/process"
@@ -189,8 +191,8 @@ func (b *Broker) CreateTopic(topic string, partitions int32, configs map[string]
 	CreateTopic(b.t, b.Bootstrap, topic, partitions, configs)
 }
 
-// CreateTopic makes a topic on any Kafka, Apache's or not; bootstrap is one address or several, comma-separated. See
-// [Broker.CreateTopic].
+// CreateTopic makes a topic on any Kafka, Apache's or not, and waits until every broker knows of it; bootstrap is one address or
+// several, comma-separated. See [Broker.CreateTopic].
 func CreateTopic(t testing.TB, bootstrap, topic string, partitions int32, configs map[string]string) {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(bootstrap, ",")...))
@@ -204,9 +206,60 @@ func CreateTopic(t testing.TB, bootstrap, topic string, partitions int32, config
 	for name, value := range configs {
 		pointers[name] = &value
 	}
-	if _, err := kadm.NewClient(client).CreateTopic(ctx, partitions, -1, pointers, topic); err != nil {
+	admin := kadm.NewClient(client)
+	if _, err := admin.CreateTopic(ctx, partitions, -1, pointers, topic); err != nil {
 		t.Fatalf("create topic %s: %v", topic, err)
 	}
+	AwaitTopic(t, client, topic, int(partitions))
+}
+
+// AwaitTopic waits until every broker names a leader for each of the topic's partitions, of which there are so many at least: that a
+// topic was created, or grew, is answered before they have heard of it.
+func AwaitTopic(t testing.TB, client *kgo.Client, topic string, partitions int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	brokers, err := kadm.NewClient(client).ListBrokers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for _, id := range brokers.NodeIDs() {
+		for {
+			err := knowsTopic(ctx, client.Broker(int(id)), topic, partitions)
+			if err == nil {
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("broker %d does not know topic %s: %v", id, topic, err)
+			}
+		}
+	}
+}
+
+func knowsTopic(ctx context.Context, broker *kgo.Broker, topic string, partitions int) error {
+	req := kmsg.NewPtrMetadataRequest()
+	rt := kmsg.NewMetadataRequestTopic()
+	rt.Topic = &topic
+	req.Topics = append(req.Topics, rt)
+	kr, err := broker.RetriableRequest(ctx, req)
+	if err != nil {
+		return err
+	}
+	res := kr.(*kmsg.MetadataResponse)
+	err = kerr.ErrorForCode(res.Topics[0].ErrorCode)
+	if n := len(res.Topics[0].Partitions); err == nil && n < partitions {
+		err = fmt.Errorf("it names %d partitions, want %d", n, partitions)
+	}
+	for _, p := range res.Topics[0].Partitions {
+		if err == nil {
+			err = kerr.ErrorForCode(p.ErrorCode)
+		}
+	}
+	return err
 }
 
 // Output returns what the broker has printed since it was last started.

@@ -43,6 +43,9 @@ func (c *cluster) leader(t testing.TB, topic string, partition int32, inSync int
 		if err != nil {
 			return err
 		}
+		if len(details[topic].Partitions) == 0 {
+			return fmt.Errorf("topic %s: no partitions, %w", topic, details[topic].Err)
+		}
 		for _, p := range details[topic].Partitions {
 			if p.Err != nil || p.Leader < 0 || len(p.ISR) < inSync {
 				return fmt.Errorf("partition %+v, want %d in sync", p, inSync)
@@ -78,6 +81,7 @@ func (c *cluster) testUncleanElection(t *testing.T) {
 	if err != nil {
 		t.Fatalf("create topic: %v", err)
 	}
+	apachekafka.AwaitTopic(t, c.client, topic, 1)
 	c.leader(t, topic, 0, 2)
 	first, second := c.brokers[0], c.brokers[1]
 

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/kkv-project/kkv/test/apachekafka"
 	"github.com/kkv-project/kkv/test/harness"
 )
 
@@ -165,6 +166,7 @@ func testPartitionsAdded(t *testing.T, k *kafka) {
 		if res, err := k.admin.UpdatePartitions(t.Context(), n, topic); err != nil || res.Error() != nil {
 			t.Fatal(err, res.Error())
 		}
+		apachekafka.AwaitTopic(t, k.client, topic, n)
 		key := fmt.Sprint("in-", n-1)
 		rec := record(int32(n-1), key, []byte("1"))
 		send(t, k.producer(t, topic), rec)
