@@ -52,7 +52,20 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // takes the place of the state, or comes after a reset where that cannot be known (GUARANTEES rules 9, 11 and 15).
 // since=now leaves the state out.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
-	st := &stream{s: s, w: w, rc: http.NewResponseController(w), values: true, prefix: []byte(q.Get("prefix"))}
+	defer s.watchers.Add(-1)
+	st, since := s.newStream(w, r, q, s.watchers.Add(1))
+	if st == nil {
+		return
+	}
+	defer st.release()
+	_ = st.run(r, since, q.Get("since") == "now") // it ends when the client is gone
+}
+
+// newStream reads what is asked for, as one of open watches, or answers why not and returns nil. It is apart from watch
+// because what a function needs on its stack it keeps while others run: a watch lives in less than a quarter of 16 KiB, to
+// let the runtime take half of that back.
+func (s *Server) newStream(w http.ResponseWriter, r *http.Request, q url.Values, open int64) (st *stream, since position.Position) {
+	st = &stream{s: s, w: w, rc: http.NewResponseController(w), values: true, prefix: []byte(q.Get("prefix"))}
 	if q.Has("key") {
 		st.key = []byte(q.Get("key"))
 		st.prefix = st.key
@@ -63,24 +76,23 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 		st.values = false
 	default:
 		problem(w, r, http.StatusBadRequest, "bad-request", "values is true or false.")
-		return
+		return nil, since
 	}
 	if s.isDraining() {
 		problem(w, r, http.StatusServiceUnavailable, "draining", "Come back, or ask another replica.")
-		return
+		return nil, since
 	}
-	defer s.watchers.Add(-1)
-	if n := s.watchers.Add(1); s.o.MaxWatchers > 0 && n > int64(s.o.MaxWatchers) {
+	if s.o.MaxWatchers > 0 && open > int64(s.o.MaxWatchers) {
 		problem(w, r, http.StatusServiceUnavailable, "too-many-watchers", "This server takes "+strconv.Itoa(s.o.MaxWatchers)+" watches at a time (--max-watchers); come back, or ask another replica.")
-		return
+		return nil, since
 	}
 	since, ok := s.since(w, r, q)
 	if !ok {
-		return
+		return nil, since
 	}
 	if _, err := s.cache.Mark(); err != nil {
 		problem(w, r, http.StatusServiceUnavailable, "not-ready", err.Error())
-		return
+		return nil, since
 	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -93,8 +105,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 			h.Set("Content-Type", "text/event-stream")
 		}
 	}
-	defer st.release()
-	_ = st.run(r, since, q.Get("since") == "now") // it ends when the client is gone
+	return st, since
 }
 
 // since reads from where on a watch is asked for, and waits until this replica is there; or it answers why not, and
@@ -191,10 +202,15 @@ func (st *stream) wait(r *http.Request, more <-chan struct{}) error {
 	case <-r.Context().Done():
 		return errEnded
 	case <-st.s.closing:
-		st.emit(&wire.Change{Type: wire.Closing, RetryMs: 500 + rand.Int64N(2500)}) // spread out, so that they do not come back all at once
-		_ = st.flush()
+		st.end()
 		return errEnded
 	}
+}
+
+// end tells the reader when to come back.
+func (st *stream) end() {
+	st.emit(&wire.Change{Type: wire.Closing, RetryMs: 500 + rand.Int64N(2500)}) // spread out, so that they do not come back all at once
+	_ = st.flush()
 }
 
 // state sends what res tells, or nothing, and synced, the first to name a position. After a reset, synced says that
