@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Tests that start kkv, a broker, npm or a browser; all other packages are fast and need nothing but Go.
-slow := /test/(apachekafka|browser|docs|e2e|kafkaproof|kube|nodejs)$$
+slow := /test/(apachekafka|browser|docs|e2e|jsclient|kafkaproof|kube|nodejs)$$
 fast_packages = $$(go list ./... | grep -vE '$(slow)')
 
 # The linter is built once for each version of it and of Go.
@@ -42,7 +42,8 @@ e2e-kafka: ## kkv as a process, on Apache Kafka (Java and Maven)
 	go test -count=1 -timeout 12m $(ARGS) ./test/kafkaproof
 
 .PHONY: nodejs
-nodejs: ## The Node.js example on the original's npm client (Node.js and npm)
+nodejs: ## The JavaScript client, and the example on the original's npm client (Node.js and npm)
+	go test -count=1 -timeout 5m $(ARGS) ./test/jsclient
 	go test -count=1 -timeout 8m $(ARGS) ./test/nodejs
 
 .PHONY: browser
@@ -84,4 +85,4 @@ run: ## kkv dev: broker, gateway, cache and demo page on loopback
 
 .PHONY: clean
 clean: ## Remove what the targets above have fetched and built
-	rm -rf .cache bin examples/nodejs/node_modules
+	rm -rf .cache bin examples/nodejs/node_modules clients/js/node_modules

@@ -22,11 +22,12 @@ const blockTimeout = 3 * time.Minute
 
 // answers holds what some commands print, as patterns for all that one prints.
 var answers = map[string]string{
-	`curl http://127.0.0.1:8091/cache/v1/keys`:   `^A\nB\n$`,
-	`curl http://127.0.0.1:8091/cache/v1/values`: `^\{ "id": "A", "color": "red" \}\n\{ "id": "B", "color": "blue" \}\n$`,
-	`curl http://127.0.0.1:8091/cache/v1/raw/A`:  `^\{ "id": "A", "color": "red" \}$`,
-	`go run ./cmd/kkv get C --fresh`:             `^\{ "id": "C", "color": "gold" \}$`,
-	`curl http://localhost:8093/A`:               `background-color: ?green.*Hello Kafka!`,
+	`curl http://127.0.0.1:8091/cache/v1/keys`:                                        `^A\nB\n$`,
+	`curl http://127.0.0.1:8091/cache/v1/values`:                                      `^\{ "id": "A", "color": "red" \}\n\{ "id": "B", "color": "blue" \}\n$`,
+	`curl http://127.0.0.1:8091/cache/v1/raw/A`:                                       `^\{ "id": "A", "color": "red" \}$`,
+	`go run ./cmd/kkv get C --fresh`:                                                  `^\{ "id": "C", "color": "gold" \}$`,
+	`curl http://localhost:8093/A`:                                                    `background-color: ?green.*Hello Kafka!`,
+	`curl -H 'Kkv-At-Least: 1:1' http://127.0.0.1:8091/v1/topics/sidecar-demo/keys/A`: `green`,
 }
 
 // TestCommands pastes every block of every page into a shell, in the order of the page, one terminal for each.

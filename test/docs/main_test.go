@@ -23,7 +23,7 @@ type page struct {
 func pages(t *testing.T) []page {
 	t.Helper()
 	var all []page
-	for _, pattern := range []string{"*.md", "docs/*.md", "examples/*/*.md", "tools/*/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "clients/*/*.md", "examples/*/*.md", "tools/*/*.md"} {
 		files, err := filepath.Glob(filepath.Join(harness.Root(), pattern))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("no pages %s: %v", pattern, err)
