@@ -79,7 +79,7 @@ async function read(button) {
     }
     q.set("position", form.dataset.position);
   }
-  button.ariaBusy = "true";
+  button.ariaBusy = out.ariaBusy = "true"; // a screen reader waits for what comes
   out.className = "waiting";
   const began = performance.now();
   const wait = () => { out.textContent = `waiting ${((performance.now() - began) / 1000).toFixed(1)} s`; };
@@ -91,7 +91,7 @@ async function read(button) {
     answer = { error: "kkv dev did not answer; is it still running?" };
   }
   clearInterval(ticking);
-  button.ariaBusy = "false";
+  button.ariaBusy = out.ariaBusy = "false";
   out.className = answer.error ? "refused" : "";
   if (answer.error) {
     out.textContent = (answer.status ? answer.status + ": " : "") + answer.error;
