@@ -21,7 +21,7 @@ import (
 // TestClientScript runs testdata/client: sessions with a cache of their own, which KKV_SERVER names; $READONLY names a
 // replica of it that takes no writes, and $NOBODY where nobody listens.
 func TestClientScript(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/client", RequireExplicitExec: true, RequireUniqueNames: true, Setup: func(e *testscript.Env) error {
+	testscript.Run(t, testscript.Params{Dir: "testdata/client", Deadline: time.Now().Add(time.Minute), RequireExplicitExec: true, RequireUniqueNames: true, Setup: func(e *testscript.Env) error {
 		b, err := devbroker.Start(devbroker.Options{Listen: "127.0.0.1:0"})
 		if err != nil {
 			return err

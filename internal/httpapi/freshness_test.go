@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kkv-project/kkv/internal/kafkatest"
+	"github.com/kkv-project/kkv/internal/position"
 )
 
 // putBehind produces without waiting for the cache.
@@ -58,8 +59,14 @@ func TestReadAtLeast(t *testing.T) {
 		g.putBehind(0, "k", "1")
 		g.get("/v1/topics/fixture/keys/k", "Kkv-At-Least", "0:0").want(t, 200, "1")
 		at := g.do("PUT", "/v1/topics/fixture/keys/k", "2").Header.Get("Kkv-Position")
-		g.get("/v1/topics/fixture/keys/k?atLeast="+at+",0:1").want(t, 200, "2")
-		r := g.get("/v1/topics/fixture/keys/k?atLeast=1:7&timeout=1s")
+		r := g.get("/v1/topics/fixture/keys/k?atLeast=" + at + ",0:1")
+		r.want(t, 200, "2")
+		asked, err := position.Parse(at)
+		got, err2 := position.Parse(r.Header.Get("Kkv-Position"))
+		if err != nil || err2 != nil || !got.Covers(asked) || got.Partition(0).Next < 2 {
+			t.Errorf("asked for %v, answered at %v", asked, got)
+		}
+		r = g.get("/v1/topics/fixture/keys/k?atLeast=1:7&timeout=1s")
 		r.wantProblem(t, 504, "behind")
 		var b behindBody
 		if err := json.Unmarshal([]byte(r.body), &b); err != nil || b.Partition != 1 || b.Wanted != 8 || b.Have != 0 || b.Reason != "behind" {
