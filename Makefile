@@ -77,7 +77,7 @@ fmt: ## Format all Go code
 
 .PHONY: build
 build: ## bin/kkv, one static file
-	CGO_ENABLED=0 go build -trimpath -o bin/kkv ./cmd/kkv
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/kkv ./cmd/kkv
 
 .PHONY: run
 run: ## kkv dev: broker, gateway, cache and demo page on loopback

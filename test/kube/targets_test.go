@@ -20,7 +20,10 @@ import (
 	"github.com/kkv-project/kkv/test/port"
 )
 
-func TestMain(m *testing.M) { Main(m) }
+func TestMain(m *testing.M) {
+	harness.AtEnd(removeImage)
+	Main(m)
+}
 
 // An app is what runs in a pod: a receiver of updates that counts how often it heard of each key.
 type app struct {

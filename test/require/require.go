@@ -26,6 +26,8 @@ const (
 	Chromium Thing = "chromium" // Chromium or Google Chrome
 	Curl     Thing = "curl"     // curl and bash, for what the pages tell to type
 	Kube     Thing = "kube"     // etcd and ip, with which package kube runs a Kubernetes API server that it builds
+	Image    Thing = "image"    // buildah and chroot, as root, to build and run the image
+	Promtool Thing = "promtool" // of Prometheus, which checks metrics
 )
 
 // programs lists, for each thing, the programs that must be on PATH; of one inner list any will do.
@@ -35,6 +37,8 @@ var programs = map[Thing][][]string{
 	Chromium: {{"chromium", "chromium-browser", "google-chrome"}},
 	Curl:     {{"bash"}, {"curl"}},
 	Kube:     {{"bash"}, {"go"}, {"ip"}, {"etcd"}},
+	Image:    {{"bash"}, {"go"}, {"chroot"}, {"buildah"}},
+	Promtool: {{"promtool"}},
 }
 
 // howTo says in one line how to get a thing.
@@ -44,6 +48,8 @@ var howTo = map[Thing]string{
 	Chromium: "install Chromium (Debian: apt-get install --no-install-recommends chromium)",
 	Curl:     "install curl and bash",
 	Kube:     "install etcd and ip (Debian: apt-get install etcd-server iproute2)",
+	Image:    "install buildah (Debian: apt-get install --no-install-recommends buildah)",
+	Promtool: "install Prometheus (Debian: apt-get install --no-install-recommends prometheus)",
 }
 
 // Need skips the test, or fails it where KKV_TEST_REQUIRE asks for one of the things, unless the machine has them all. With
