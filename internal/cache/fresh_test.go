@@ -113,6 +113,39 @@ func TestFreshBehindAnOpenTransaction(t *testing.T) {
 	})
 }
 
+// TestFreshDoesNotAskForWhatIsStable: the commit of a transaction is answered before its markers stand, so that the last
+// stable offset lies below what was acknowledged; the high watermark does not (measured on Kafka, not on kfake).
+func TestFreshDoesNotAskForWhatIsStable(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, w *world) {
+		c := w.start()
+		w.ready(c)
+		pass(time.Second)
+		w.Fake.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			w.Fake.KeepControl()
+			req := kreq.(*kmsg.ListOffsetsRequest)
+			if req.IsolationLevel != 1 {
+				return nil, nil, false
+			}
+			resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+			rt := kmsg.NewListOffsetsResponseTopic()
+			rt.Topic = "t"
+			rp := kmsg.NewListOffsetsResponseTopicPartition()
+			rp.Offset = 0
+			rt.Partitions = append(rt.Partitions, rp)
+			resp.Topics = append(resp.Topics, rt)
+			return resp, nil, true
+		})
+		undo := w.Delay(kmsg.Fetch, 300*time.Millisecond)
+		for i := range 5 {
+			w.Begin("x").Put(0, "k", fmt.Sprint(i)).Commit()
+			if err := within(t, 10*time.Second, c.Fresh); err != nil || value(c, "k") != fmt.Sprint(i) {
+				t.Fatalf("commit %d was answered, and a fresh read sees %s, %v", i, value(c, "k"), err)
+			}
+		}
+		undo()
+	})
+}
+
 // TestFreshWhenLeadersMove: a leader that does not know its high watermark yet (KIP-207), or is none any more, is
 // asked again.
 func TestFreshWhenLeadersMove(t *testing.T) {

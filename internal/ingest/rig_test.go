@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+
 	"github.com/kkv-project/kkv/internal/kafkatest"
 )
 
@@ -129,8 +131,16 @@ type rig struct {
 // bubble runs f with a topic "t" of so many partitions and a Reader that is not started.
 func bubble(t *testing.T, partitions int32, f func(t *testing.T, g *rig), change ...func(*Options)) {
 	t.Helper()
+	bubbleOf(t, partitions, nil, f, change...)
+}
+
+// threeBrokers are options for a cluster whose leaders can move.
+var threeBrokers = []kfake.Opt{kfake.NumBrokers(3), kfake.Ports(9092, 9093, 9094)}
+
+func bubbleOf(t *testing.T, partitions int32, opts []kfake.Opt, f func(t *testing.T, g *rig), change ...func(*Options)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := kafkatest.Start(t, "t", partitions)
+		c := kafkatest.Start(t, "t", partitions, opts...)
 		g := &rig{Cluster: c, sink: &sink{room: -1}, t: t, err: make(chan error, 1)}
 		conf := c.Config()
 		o := Options{Kafka: conf, Topic: "t"}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,16 +19,17 @@ import (
 	"github.com/kkv-project/kkv/internal/kafka"
 )
 
-// Cluster is one kfake cluster with a topic of interest. Its methods fail the test where they cannot do as told; but
-// for Fake and Net, whose own rules hold, they are for the test's goroutine and those that it waits for.
+// Cluster is one kfake cluster with a topic of interest. Its methods may be called concurrently, and fail the test where
+// they cannot do as told, so that a goroutine that calls them must end before the test.
 type Cluster struct {
 	Fake  *kfake.Cluster
 	Net   *kfake.VirtualNetwork
 	Topic string
 
 	t    testing.TB
-	cl   *kgo.Client
 	away atomic.Bool
+	mu   sync.Mutex
+	cl   *kgo.Client
 }
 
 // Start runs a cluster of one broker, unless opts say otherwise, until the test's end, and creates topic with so many
@@ -83,10 +85,18 @@ func (c *Cluster) NewClient(opts ...kgo.Opt) *kgo.Client {
 
 // Client is the one that the methods below use: records go to the partition that they name, at once.
 func (c *Cluster) Client() *kgo.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.cl == nil {
 		c.cl = c.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
 	}
 	return c.cl
+}
+
+func (c *Cluster) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cl = nil
 }
 
 // Put writes a record and returns its offset.
@@ -176,7 +186,7 @@ func (c *Cluster) CreateTopic(partitions int32, configs map[string]string) {
 	if err := c.Fake.CreateTopic(c.Topic, partitions, configs); err != nil {
 		c.t.Fatal(err)
 	}
-	c.cl = nil // the old one's producer state is the old topic's
+	c.forget() // its producer state is the old topic's
 }
 
 // DeleteRecords moves the partition's log start to offset.
@@ -201,7 +211,7 @@ func (c *Cluster) AddPartitions(n int32) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.cl = nil // it would learn of them late
+	c.forget() // it would learn of them late
 }
 
 // Fail makes requests of these kinds about Topic answer err until the handle's Remove.
