@@ -3,6 +3,7 @@ package kafkaproof
 import (
 	"fmt"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -100,5 +101,46 @@ func testCompactedTail(t *testing.T, k *kafka) {
 	r.want(t, "a", "", fresh)
 	if p := r.status(t).Partitions[0]; p.Position < 8 {
 		t.Errorf("position %d, want that behind the markers", p.Position)
+	}
+}
+
+// testSuspended: a replica is suspended, as a laptop or a virtual machine is, while a key is deleted and the tombstone compacted away. What
+// it reads when it goes on does not tell it; it must not show the key (GUARANTEES rule 10). Six
+// seconds, since reading that goes on as usual may be up to five behind.
+func testSuspended(t *testing.T, k *kafka) {
+	topic := k.topic(t, 1, eager)
+	plain := k.producer(t, topic)
+	for i := range 10 {
+		send(t, plain, record(0, fmt.Sprint("key-", i), []byte("1")))
+	}
+	r := k.serve(t, topic)
+	before := r.want(t, "key-7", "1", fresh)
+	r.Signal(syscall.SIGSTOP)
+	stopped := time.Now()
+	send(t, plain, record(0, "filler", []byte("0"))) // the answer to the fetch that was under way
+	send(t, plain, record(0, "key-7", nil), record(0, "key-8", []byte("2")))
+	k.compact(t, topic, func() {
+		send(t, plain, record(0, "filler", []byte("1")))
+	}, func(log []*kgo.Record) bool {
+		return time.Since(stopped) > 6*time.Second && !slices.ContainsFunc(log, func(r *kgo.Record) bool { return string(r.Key) == "key-7" })
+	})
+	r.Signal(syscall.SIGCONT)
+	r.want(t, "key-8", "2", fresh)
+	r.want(t, "key-7", "", fresh)
+	r.wantLog(t, k)
+	// Nor does a watch from before show it.
+	state := map[string]string{"key-7": "1"}
+	for _, e := range r.watch(t, before).until(synced) {
+		switch e.Type {
+		case "reset":
+			clear(state)
+		case "put":
+			state[e.Key] = e.value()
+		case "delete":
+			delete(state, e.Key)
+		}
+	}
+	if v, ok := state["key-7"]; ok {
+		t.Errorf("who resumes a watch from before still has key-7=%s", v)
 	}
 }

@@ -102,7 +102,7 @@ func testCommits(t *testing.T, k *kafka) {
 	r.wantLog(t, k)
 }
 
-// testLogStart: partitions whose log starts above 0, empty or not.
+// testLogStart: partitions whose log starts above 0, empty or not, at the start; and log starts that move while running.
 func testLogStart(t *testing.T, k *kafka) {
 	topic := k.topic(t, 2, map[string]string{"cleanup.policy": "compact,delete"})
 	plain := k.producer(t, topic)
@@ -115,8 +115,18 @@ func testLogStart(t *testing.T, k *kafka) {
 	r.wantPositions(t, 10, 10)
 	r.wantLog(t, k)
 
+	w := r.watch(t, "")
+	w.until(synced)
+	k.deleteRecords(t, topic, 1, 9)
+	want := []string{"delete key-7 expired", "delete key-8 expired"}
+	if diff := cmp.Diff(want, brief(w.until(isKey("delete", "key-8")))); diff != "" {
+		t.Fatalf("announced (-want +got):\n%s", diff)
+	}
+	r.wantLog(t, k)
 	send(t, plain, record(0, "new", []byte("1")))
 	r.want(t, "new", "1", fresh)
+	k.deleteRecords(t, topic, 1, 10)
+	w.until(isKey("delete", "key-9"))
 	r.wantLog(t, k)
 }
 

@@ -29,6 +29,7 @@ var one = []struct {
 }{
 	{"Compaction", testCompaction}, // first: it waits most
 	{"CompactedTail", testCompactedTail},
+	{"Suspended", testSuspended},
 	{"Markers", testMarkers},
 	{"OpenTransaction", testOpenTransaction},
 	{"Commits", testCommits},
