@@ -1,5 +1,6 @@
 // Package e2e tests kkv as a process, from outside: started with flags and environment, asked over HTTP, written to over Kafka,
-// stopped and killed by signals. It imports nothing of kkv but the test packages beside it.
+// stopped and killed by signals. It imports nothing of kkv but the public Go client and the test
+// packages beside it.
 package e2e
 
 import (
@@ -26,6 +27,7 @@ var suite = []struct {
 	{"BinaryKeys", testBinaryKeys},
 	{"NativeRoutes", testNativeRoutes},
 	{"Watch", testWatch},
+	{"Mirror", testMirror},
 	{"CompatCache", testCompatCache},
 	{"CompatGateway", testCompatGateway},
 	{"OffsetsHeader", testOffsetsHeader},

@@ -158,7 +158,12 @@ type Serve struct {
 // StartServe starts `kkv serve` on a free port and waits until it answers HTTP, ready or not.
 func StartServe(t testing.TB, bootstrap, topic string, env []string, args ...string) *Serve {
 	t.Helper()
-	listen := fmt.Sprintf("127.0.0.1:%d", port.Free(t, 1)[0])
+	return StartServeOn(t, fmt.Sprintf("127.0.0.1:%d", port.Free(t, 1)[0]), bootstrap, topic, env, args...)
+}
+
+// StartServeOn is StartServe on an address, such as that of one that has ended.
+func StartServeOn(t testing.TB, listen, bootstrap, topic string, env []string, args ...string) *Serve {
+	t.Helper()
 	s := &Serve{URL: "http://" + listen, Bootstrap: bootstrap, Topic: topic}
 	s.Process = Kkv(t, env, append([]string{"serve", "--kafka-bootstrap", bootstrap, "--topic", topic, "--listen", listen}, args...)...)
 	s.AwaitAnswer(t)
