@@ -97,12 +97,17 @@ func (c *Cache) WaitFor(ctx context.Context, topicID [16]byte, partition int32, 
 	}
 	c.reader.Want(partition, offset+1)
 	ok, err := c.wait(ctx, func(st *state) (bool, error) {
-		return (topicID == [16]byte{} || st.topicID == topicID) && st.next(partition) > offset, nil
+		return (topicID == [16]byte{} || st.topicID == topicID) && st.reached(partition, offset+1), nil
 	})
 	if ok || err != nil {
 		return err
 	}
 	return c.behind(ctx, partition, offset+1)
+}
+
+// reached reports whether the partition is there and has what lay below next.
+func (st *state) reached(partition int32, next int64) bool {
+	return int(partition) < len(st.parts) && st.parts[partition].reached(next)
 }
 
 // next is the partition's fetch position, 0 for one that is not there yet.
@@ -167,7 +172,7 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 			if i < len(st.parts) && (!st.parts[i].holds(want) || st.parts[i].endsBelow(want, began)) {
 				return false, ErrTruncated
 			}
-			if reached && (i >= len(st.parts) || st.next(int32(i)) < want.Next) { // an empty partition that is not known yet counts, too
+			if reached && !st.reached(int32(i), want.Next) { // an empty partition that is not known yet counts, too
 				missing, reached = int32(i), false
 			}
 		}

@@ -305,3 +305,42 @@ func TestReadingRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestAtLeastInAGap: the record waited for was compacted away, for the sake of one that is still to be read.
+func TestAtLeastInAGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options{})
+		id := [16]byte{1}
+		c.Load(ingest.Incarnation{TopicID: id, Partitions: []ingest.Progress{{}}, Ends: []int64{0}}, "")
+		c.Loaded()
+		read := func(next, gap, settled int64, key, value string) {
+			c.Apply(&ingest.Batch{Records: []ingest.Record{{Key: []byte(key), Value: []byte(value), Offset: next - 1}},
+				Progress: []ingest.Progress{{Partition: 0, Next: next, Gap: gap, Settled: settled}}})
+		}
+		served := func(offset int64) bool {
+			at := within(t, time.Second, func(ctx context.Context) error { return c.AtLeast(ctx, position.FromWrite(id, 0, offset)) })
+			wait := within(t, time.Second, func(ctx context.Context) error { return c.WaitFor(ctx, id, 0, offset) })
+			if (at == nil) != (wait == nil) {
+				t.Errorf("offset %d: AtLeast says %v, WaitFor %v", offset, at, wait)
+			}
+			return at == nil
+		}
+		read(1, 0, 0, "k", "old") // k's next value was at 1, and the one after at 8
+		read(5, 4, 10, "x", "1")
+		if !served(0) || served(1) || served(4) {
+			t.Error("at 5 of 10, after a gap, only what came before the gap is known")
+		}
+		read(9, 0, 0, "k", "new")
+		if served(1) {
+			t.Error("at 9 of 10")
+		}
+		read(10, 0, 0, "y", "1")
+		if !served(1) || !served(4) || !served(9) {
+			t.Error("at 10 of 10")
+		}
+		read(11, 0, 0, "y", "2")
+		if !served(10) {
+			t.Error("beyond the gap")
+		}
+	})
+}

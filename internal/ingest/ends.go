@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -25,7 +26,7 @@ type Ends struct {
 var ErrNotRunning = errors.New("the topic is not being read")
 
 // Ends asks, now, every leader for its high watermark: whatever was acknowledged (acks=all) before the call lies
-// below it (GUARANTEES rule 4). Kafka's metadata is asked first, for the topic's ID, its partitions and their
+// below it (GUARANTEES rule 4). Kafka's metadata is asked, too, for the topic's ID, its partitions and their
 // leaders, and each leader is asked under its epoch, so that a deposed one refuses. Not the last stable offset: the
 // commit of a transaction is answered before that has moved past it. Errors that pass are tried again until ctx ends.
 func (r *Reader) Ends(ctx context.Context) (Ends, error) {
@@ -35,7 +36,7 @@ func (r *Reader) Ends(ctx context.Context) (Ends, error) {
 	}
 	var wait backoff
 	for {
-		e, err := ends(ctx, aux, r.o.Topic, readUncommitted)
+		e, err := r.ends(ctx, aux)
 		if err == nil || ctx.Err() != nil || kafka.Classify(err) == kafka.Fatal {
 			return e, err
 		}
@@ -44,6 +45,47 @@ func (r *Reader) Ends(ctx context.Context) (Ends, error) {
 			return e, err
 		}
 	}
+}
+
+// ends asks for the topic and, at the same time, the leaders that it had when last asked; their answer counts if it has the
+// same ones, in the same epochs. Else they are asked in turn.
+func (r *Reader) ends(ctx context.Context, cl *kgo.Client) (Ends, error) {
+	known := r.known.Load()
+	if known == nil {
+		return r.endsInTurn(ctx, cl)
+	}
+	e := Ends{TopicID: known.ID, Asked: time.Now()}
+	var now kafka.Topic
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		now, err = kafka.Metadata(ctx, cl, r.o.Topic)
+		return err
+	})
+	var err error
+	e.Offsets, err = listOffsets(ctx, cl, *known, readUncommitted, latest)
+	if g.Wait() != nil || err != nil || !sameLeaders(known, &now) {
+		return r.endsInTurn(ctx, cl)
+	}
+	return e, nil
+}
+
+func (r *Reader) endsInTurn(ctx context.Context, cl *kgo.Client) (Ends, error) {
+	t, err := kafka.Metadata(ctx, cl, r.o.Topic)
+	if err != nil {
+		r.known.Store(nil)
+		return Ends{}, err
+	}
+	r.known.Store(&t)
+	e := Ends{TopicID: t.ID, Asked: time.Now()}
+	e.Offsets, err = listOffsets(ctx, cl, t, readUncommitted, latest)
+	return e, err
+}
+
+// sameLeaders: the same incarnation, partitions, leaders and epochs.
+func sameLeaders(a, b *kafka.Topic) bool {
+	return a.ID == b.ID && slices.EqualFunc(a.Partitions, b.Partitions, func(p, q kafka.Partition) bool {
+		return p.ID == q.ID && p.Leader == q.Leader && p.Epoch == q.Epoch
+	})
 }
 
 // Isolation levels of ListOffsets (KIP-98), and the timestamps that stand for a log's ends.

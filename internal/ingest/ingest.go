@@ -40,6 +40,9 @@ type Progress struct {
 	Epoch     int32 // leader epoch of the last record before Next; -1 if none was seen
 	LogStart  int64
 	Gap       int64 // end of the last offsets that held nothing visible on the way here; 0: there were none
+	// Settled: from this position on, what lay in the gaps up to here is known. Compaction may have taken a record from
+	// there because a later one took its place, and that one stood below the end which the log had when it was fetched.
+	Settled int64
 }
 
 // Batch is a stretch of what was fetched: records in log order per partition, and how far the partitions named have
@@ -144,6 +147,8 @@ type Reader struct {
 	sink Sink
 	log  *slog.Logger
 	aux  atomic.Pointer[kgo.Client] // while Run runs: for all that is not fetching
+
+	known atomic.Pointer[kafka.Topic] // as Ends was last told
 
 	mu     sync.Mutex
 	again  bool             // a load was given up since it took too long; the next one is not
@@ -290,12 +295,6 @@ type session struct {
 	round         int       // of the goroutine that watches
 }
 
-// parked are records of one partition that the sink had no room for, and how far it is once they are in.
-type parked struct {
-	records []Record
-	end     Progress
-}
-
 type partition struct {
 	Progress
 	target int64     // captured once, when the load began
@@ -305,35 +304,6 @@ type partition struct {
 		end int64
 		at  time.Time
 	}
-}
-
-// catch notes that the leader, asked then, had nothing stable beyond end.
-func (p *partition) catch(end int64, at time.Time) {
-	if p.asked.at.IsZero() {
-		p.asked.end, p.asked.at = end, at
-	}
-	p.caughtUp()
-}
-
-func (p *partition) caughtUp() {
-	if !p.asked.at.IsZero() && p.Next >= p.asked.end {
-		p.caught, p.asked.at = p.asked.at, time.Time{}
-	}
-}
-
-// stale reports whether a tombstone that lay ahead of the partition when it was last current may have been compacted away
-// since (GUARANTEES rule 10). Whether one was, only a gap in the offsets can tell.
-func (s *session) stale(p *partition) bool {
-	limit := s.retention - min(compactionSlack, s.retention/2)
-	since := p.caught
-	if since.IsZero() { // loading: what is read first may have been deleted by the time that the rest is
-		if s.r.again || limit < loadLeast {
-			return false // to begin anew would be no faster
-		}
-		since = s.began
-	}
-	// Monotonic and wall: a suspended machine stops one of them.
-	return max(time.Since(since), time.Now().Round(0).Sub(since.Round(0))) >= max(limit, staleLeast)
 }
 
 func (s *session) run(ctx context.Context) error {
@@ -464,42 +434,6 @@ func (s *session) apply(b *Batch) error {
 	return nil
 }
 
-// holed returns why the topic is to be read anew, if one of b's positions leaves offsets out that may have held a
-// tombstone which compaction took before it was read.
-func (s *session) holed(b *Batch) *reopen {
-	for i := range b.Progress {
-		n, p := &b.Progress[i], &s.parts[b.Progress[i].Partition]
-		if n.Gap <= p.Next || !s.stale(p) {
-			continue
-		}
-		s.r.again = p.caught.IsZero()
-		return &reopen{ReasonRebuilt, fmt.Errorf("partition %d was last current at %v, delete.retention.ms is %v, and offsets below %d are gone: deletes may be among them",
-			n.Partition, p.caught.Format(time.RFC3339), s.retention, n.Gap)}
-	}
-	return nil
-}
-
-// behindParked lines b's records of parked partitions up behind what is parked there.
-func (s *session) behindParked(b *Batch) *Batch {
-	out := &Batch{}
-	for _, r := range b.Records {
-		if p := s.parked[r.Partition]; p != nil {
-			p.records = append(p.records, r)
-		} else {
-			out.Records = append(out.Records, r)
-		}
-	}
-	for _, n := range b.Progress {
-		if p := s.parked[n.Partition]; p != nil {
-			n.Gap, n.Next = max(n.Gap, p.end.Gap), max(n.Next, p.end.Next)
-			p.end = n
-		} else {
-			out.Progress = append(out.Progress, n)
-		}
-	}
-	return out
-}
-
 // offer is apply under the lock, for records of partitions of which nothing is parked any more.
 func (s *session) offer(b *Batch) {
 	for i := range b.Progress {
@@ -526,52 +460,6 @@ func (s *session) offer(b *Batch) {
 		p.caughtUp()
 	}
 	s.maybeLoaded()
-}
-
-// park keeps what the sink has no room for, and end, where its partition is once it has.
-func (s *session) park(h Held, end Progress) {
-	if s.parked == nil {
-		s.parked = map[int32]*parked{}
-	}
-	s.parked[h.Partition] = &parked{h.Records, end}
-	s.con.PauseFetchPartitions(map[string][]int32{s.r.o.Topic: {h.Partition}})
-}
-
-// unpark offers what is parked again, from time to time: room comes from tombstones and smaller values elsewhere.
-func (s *session) unpark(ctx context.Context) error {
-	for sleep(ctx, unparkEvery) {
-		s.mu.Lock()
-		for partition, p := range s.parked {
-			delete(s.parked, partition)
-			s.offerParked(partition, p)
-			if s.parked[partition] == nil {
-				s.con.ResumeFetchPartitions(map[string][]int32{s.r.o.Topic: {partition}})
-			}
-		}
-		s.mu.Unlock()
-	}
-	return ctx.Err()
-}
-
-// offerParked offers p in stretches of batchLen until one is not taken whole.
-func (s *session) offerParked(partition int32, p *parked) {
-	for rest := p.records; ; {
-		n, end := len(rest), p.end
-		if n > batchLen {
-			n = batchLen
-			end.Next, end.Epoch = rest[n].Offset, rest[n-1].Epoch
-		}
-		b := &Batch{Records: rest[:n], Progress: []Progress{end}}
-		rest = rest[n:]
-		s.offer(b)
-		if again := s.parked[partition]; again != nil {
-			again.records, again.end = append(again.records, rest...), p.end
-			return
-		}
-		if len(rest) == 0 {
-			return
-		}
-	}
 }
 
 // trouble tells the sink why reading does not go on, or that it does again.

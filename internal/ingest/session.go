@@ -100,10 +100,13 @@ func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 		if len(tp.Records) == 0 { // perhaps of no partition at all: so kgo tells errors of its own
 			return
 		}
-		next, gap := s.fetched(tp.Partition), int64(0)
+		next, gap, settled := s.fetched(tp.Partition), int64(0), int64(0)
 		for i, r := range tp.Records {
 			if r.Offset > next {
-				gap = r.Offset
+				gap, settled = r.Offset, tp.HighWatermark
+				if !s.r.o.ReadUncommitted && tp.LastStableOffset >= 0 { // compaction goes no further
+					settled = min(settled, tp.LastStableOffset)
+				}
 			}
 			next = r.Offset + 1
 			if !r.Attrs.IsControl() { // a transaction's marker is no record, but it moves the position
@@ -111,7 +114,7 @@ func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 					Offset: r.Offset, Epoch: r.LeaderEpoch, Timestamp: r.Timestamp.UnixMilli()})
 			}
 			if full := len(b.Records) == batchLen; full || i == len(tp.Records)-1 {
-				b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: next, Epoch: r.LeaderEpoch, LogStart: tp.LogStartOffset, Gap: gap})
+				b.Progress = append(b.Progress, Progress{Partition: tp.Partition, Next: next, Epoch: r.LeaderEpoch, LogStart: tp.LogStartOffset, Gap: gap, Settled: settled})
 				if full {
 					flush()
 				}
@@ -373,7 +376,7 @@ func (s *session) probeStuck(ctx context.Context) error {
 			pause = probeEvery
 		}
 		for _, p := range stuck {
-			next, err := s.probe(ctx, p)
+			n, err := s.probe(ctx, p)
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
@@ -383,8 +386,8 @@ func (s *session) probeStuck(ctx context.Context) error {
 				if !sleep(ctx, backoffMin) {
 					return ctx.Err()
 				}
-			case next > p.Next:
-				if err := s.apply(&Batch{Progress: []Progress{{Partition: p.Partition, Next: next, Epoch: -1, LogStart: p.LogStart, Gap: next}}}); err != nil {
+			case n.Next > p.Next:
+				if err := s.apply(&Batch{Progress: []Progress{n}}); err != nil {
 					return err
 				}
 			}
@@ -423,20 +426,20 @@ func (s *session) stuck() (stuck []Progress, waiting bool) {
 
 var errShort = errors.New("the broker left the partition out of its answer")
 
-// probe returns a position such that nothing visible lies between p.Next and it: it fetches one partition
+// probe returns a progress such that nothing visible lies between p.Next and its Next: it fetches one partition
 // without waiting and looks at the batches that kgo's polls hide (markers, aborted records, emptied batches), or
 // at the last stable offset where the log holds none. Only an answer about this one partition proves that: with
 // several in a fetch, a broker leaves out what exceeds its budget (KAFKA-NOTES section 1).
-func (s *session) probe(ctx context.Context, p Progress) (int64, error) {
+func (s *session) probe(ctx context.Context, p Progress) (Progress, error) {
 	t, err := s.metadata(ctx)
 	if err != nil {
-		return 0, err
+		return p, err
 	}
 	if t.ID != s.id {
-		return 0, kerr.UnknownTopicID
+		return p, kerr.UnknownTopicID
 	}
 	if int(p.Partition) >= len(t.Partitions) || t.Partitions[p.Partition].Leader < 0 {
-		return 0, kerr.LeaderNotAvailable
+		return p, kerr.LeaderNotAvailable
 	}
 	iso, level := kgo.ReadCommitted(), readCommitted
 	if s.r.o.ReadUncommitted {
@@ -453,27 +456,29 @@ func (s *session) probe(ctx context.Context, p Progress) (int64, error) {
 	defer cancel()
 	kr, err := s.aux.Broker(int(t.Partitions[p.Partition].Leader)).RetriableRequest(ctx, req)
 	if err != nil {
-		return 0, err
+		return p, err
 	}
 	resp := kr.(*kmsg.FetchResponse)
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
-		return 0, err
+		return p, err
 	}
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return 0, errShort // throttled, say: not the same as empty
+		return p, errShort // throttled, say: not the same as empty
 	}
 	rp := &resp.Topics[0].Partitions[0]
 	got, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: p.Next, IsolationLevel: iso, Topic: s.r.o.Topic,
 		Partition: p.Partition}, rp, kgo.DefaultDecompressor(), nil)
+	end := rp.LastStableOffset
+	if level == readUncommitted {
+		end = rp.HighWatermark
+	}
 	switch {
 	case got.Err != nil:
-		return 0, got.Err
+		return p, got.Err
 	case len(got.Records) > 0:
-		return got.Records[0].Offset, nil // the poll will bring it
-	case len(rp.RecordBatches) == 0 && level == readUncommitted:
-		return max(p.Next, rp.HighWatermark), nil
+		next = got.Records[0].Offset // the poll will bring it
 	case len(rp.RecordBatches) == 0:
-		return max(p.Next, rp.LastStableOffset), nil
+		next = end
 	}
-	return next, nil
+	return Progress{Partition: p.Partition, Next: max(p.Next, next), Epoch: -1, LogStart: p.LogStart, Gap: next, Settled: end}, nil
 }
