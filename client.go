@@ -348,7 +348,7 @@ type call struct {
 	accept string
 	body   []byte
 	how    []ReadOption
-	// anyPosition: do not ask for what this client has seen. A watch says by itself from where on it is wanted.
+	// anyPosition: do not ask for what this client has seen. A watch that resumes says by itself from where on it is wanted.
 	anyPosition bool
 }
 

@@ -75,7 +75,7 @@ func (o *WatchOptions) since() (string, error) {
 // a reset) the whole state comes anew: a Reset, then Puts up to a Synced; what was not put again by then is gone.
 //
 // It ends with an error, its last element, when ctx ends or when the servers refuse the request (a wrong token, an
-// unknown topic). To go on from there later, keep the Position of the last Change that had one and give it as Since.
+// unknown topic). A state is never older than what this client has read and written before. To go on from there later, keep the Position of the last Change that had one and give it as Since.
 func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		r := resumer{yield: yield}
@@ -175,11 +175,12 @@ type watch struct {
 	// lost hears of every failure, if not nil.
 	lost func(error)
 
-	server int  // the one to ask
-	opened bool // the servers accepted the watch at least once
-	synced bool // and sent the whole state at least once
-	good   bool // the current connection has
-	away   bool // it was logged that there is no connection
+	server  int  // the one to ask
+	resumes bool // it was asked from a position on
+	opened  bool // the servers accepted the watch at least once
+	synced  bool // and sent the whole state at least once
+	good    bool // the current connection has
+	away    bool // it was logged that there is no connection
 }
 
 // run ends with ctx's cause, errStop, or the answer that fatal found to be so.
@@ -205,7 +206,12 @@ func (w *watch) run(ctx context.Context) error {
 			w.away = true
 			w.c.log.Warn("lost the watch; reconnecting", "server", w.name(), "err", err)
 		}
-		if refused++; !refuses(err) || !w.fatal(err) {
+		refused++
+		switch {
+		case errors.Is(err, ErrReset) && !w.resumes: // what this client had seen before is of another time
+			w.c.forget()
+			refused = 0
+		case !refuses(err) || !w.fatal(err):
 			refused = 0
 		}
 		if refused >= n {
@@ -271,10 +277,12 @@ func (w *watch) stream(ctx context.Context, idle *time.Timer) error {
 	}
 	path := topic + "/watch" + w.query
 	since := w.since()
+	w.resumes = since != "" && since != "now"
 	if since != "" {
 		path += "&since=" + since // unreserved characters all
 	}
-	resp, err := w.c.send(ctx, w.server, call{method: http.MethodGet, path: path, accept: "application/x-ndjson", anyPosition: true})
+	resp, err := w.c.send(ctx, w.server, call{method: http.MethodGet, path: path, accept: "application/x-ndjson",
+		anyPosition: w.resumes})
 	if err != nil {
 		return err
 	}

@@ -223,6 +223,28 @@ func TestWatchConverges(t *testing.T) {
 	})
 }
 
+// A watch's state is not older than what the client has written; and a client whose position is of another time forgets it.
+func TestWatchSeesOwnWrites(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		c := newClient(t, options(n))
+		s.Hold(true)
+		if _, err := c.Put(t.Context(), "k", []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, func() { s.Hold(false) })
+		w := startWatch(t, c, WatchOptions{})
+		time.Sleep(2 * time.Second)
+		equal(t, "state", w.take(), "k=1 synced@")
+		s.Replace(true)
+		_ = w.take()
+		old := newClient(t, options(n))
+		old.saw(must(ParsePosition("q83vEjRWeJASNFZ4kBI0Vg~mwu1rnk0~1")))
+		w = startWatch(t, old, WatchOptions{})
+		time.Sleep(10 * time.Second)
+		equal(t, "state of the topic as it is now", strings.TrimSuffix(w.take(), " progress@"), "synced@")
+	})
+}
+
 // Since is kept until a server has told a position: a catch-up that was cut short comes again.
 func TestWatchSinceCutShort(t *testing.T) {
 	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {

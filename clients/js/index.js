@@ -179,12 +179,18 @@ export default class KafkaKeyValue {
     }
   }
 
-  #connect({ key, prefix, keysOnly }, since, signal) {
+  async #connect({ key, prefix, keysOnly }, since, signal) {
     const query = [`values=${!keysOnly}`];
     if (key !== undefined) query.push(`key=${percent(key)}`);
     if (prefix) query.push(`prefix=${percent(prefix)}`);
     if (since) query.push(`since=${percent(since)}`);
-    return this.#request(`${this.#path}/watch?${query.join('&')}`, { headers: { accept: 'application/x-ndjson' }, signal });
+    const headers = { accept: 'application/x-ndjson' };
+    const seen = [...this.#positions, ...[...this.#written.values()].map((w) => w.seen), this.#heard].filter(Boolean);
+    const resumes = since && since !== 'now';
+    if (!resumes && seen.length > 0) headers['kkv-at-least'] = seen.join(','); // a state that is not older than that
+    const res = await this.#request(`${this.#path}/watch?${query.join('&')}`, { headers, signal });
+    if (res.status === 409 && !resumes) this.#forget();
+    return res;
   }
 
   async #request(url, { headers = {}, ...init } = {}) {
@@ -218,13 +224,17 @@ export default class KafkaKeyValue {
       const err = await statusError(what, res);
       if (res.status === 409 && !atLeast) {
         // The topic was made anew, or lost what had been seen: the next read starts from there.
-        this.#positions.clear();
-        this.#written.clear();
-        this.#heard = '';
+        this.#forget();
         err.retryable = true;
       }
       throw err;
     });
+  }
+
+  #forget() {
+    this.#positions.clear();
+    this.#written.clear();
+    this.#heard = '';
   }
 
   // Writes through the gateway or, where there is none, through the cache; resolves to the record's offset.

@@ -88,6 +88,7 @@ export async function* watch({ connect, since, gzip, forever, signal, state }) {
       if (refused(err)) {
         const aboutSince = err.status === 400 || err.status === 409;
         if (own && aboutSince) [since, own] = ['', false];
+        else if (err.status === 409 && (!since || since === 'now')) failures = 0; // what was seen is of another time; connect forgot it
         else if (!forever && !(opened && err.status === 404)) throw err;
       }
       if (!away) state(err);

@@ -381,6 +381,21 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if p, err := position.Parse(r.Header.Get("Kkv-At-Least")); err == nil && !p.IsZero() {
+		other := false
+		reached := s.await(r, func() bool {
+			other = p.TopicID() != s.topicID
+			return other || s.pos().Covers(p)
+		})
+		switch {
+		case other:
+			Problem(w, http.StatusConflict, "position-from-another-topic", "forget it")
+			return
+		case !reached:
+			Problem(w, http.StatusGatewayTimeout, "behind", "this replica has not come so far")
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	s.mu.Lock()
 	out, at := s.begin(q, since, match)

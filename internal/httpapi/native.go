@@ -32,6 +32,12 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request, _ url.Values, _ 
 }
 
 func (s *Server) watchTopic(w http.ResponseWriter, r *http.Request, q url.Values, _ string) {
+	// Whoever has written, or read elsewhere, can ask for a state that is not older.
+	asks := len(r.Header["Kkv-At-Least"])+len(r.Header["Kkv-Consistency"])+len(r.Header["Kkv-Max-Stale"]) > 0 ||
+		q.Has("atLeast") || q.Has("consistency") || q.Has("maxStale")
+	if asks && !s.await(w, r, q) {
+		return
+	}
 	s.watch(w, r, q)
 }
 

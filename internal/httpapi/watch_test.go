@@ -127,6 +127,16 @@ func TestWatchFilters(t *testing.T) {
 	})
 }
 
+// TestWatchAtLeast: the state that a watch begins with is as fresh as was asked for.
+func TestWatchAtLeast(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *rig) {
+		g.put(0, "a", []byte("1"))
+		g.follow("", "Kkv-At-Least", "0:0").want("put a=1", "synced")
+		g.follow("?consistency=fresh").want("put a=1", "synced")
+		g.get("/v1/topics/fixture/watch?atLeast=0:7&timeout=100ms").wantProblem(t, 504, "behind")
+	})
+}
+
 func TestWatchProgress(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *rig) {
 		f := g.follow("?prefix=mine")

@@ -75,6 +75,7 @@ test('what changed while the cache was away is told after it, and nothing else',
   await writer.put('r/gone', 1);
   await writer.put('r/changed', 1);
   const cache = client();
+  assert.equal(await cache.get('r/changed', { fresh: true }), 1);
   await cache.onReady();
   const heard = new Heard();
   cache.onUpdate(heard.handler);
@@ -108,6 +109,7 @@ test('a watch goes on where another one ended', needsKkv, async () => {
   await first.return();
   await cache.put('w/b', 2);
   await cache.delete('w/a');
+  await assert.rejects(cache.get('w/a'), NotFoundError); // so the replica has come so far, of which the next client knows nothing
   const second = client().watch({ prefix: 'w/', since: position, keysOnly: true });
   assert.equal((await upTo(second, 'synced')).text.split(' ').sort().join(' '), '-w/a synced w/b=undefined');
   await second.return();

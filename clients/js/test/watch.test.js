@@ -128,6 +128,24 @@ test('reads ask for what was read, written and told, and for it alone', async ()
   cache.close();
 });
 
+test('a state is not older than what was written', async () => {
+  const { cache, asked } = scripted([
+    new Response('{"partition":0,"offset":7}'),
+    new Response('{"type":"/problems/position-from-another-topic"}', { status: 409 }), // forgets, and asks once more
+    [synced('p1')],
+    undefined
+  ]);
+  await cache.put('a', 1);
+  const changes = cache.watch();
+  assert.equal((await upTo(changes, 'synced')).text, 'synced');
+  const next = changes.next();
+  while (asked.length < 4) await new Promise(setImmediate);
+  assert.deepEqual(asked.map(({ headers }) => headers['kkv-at-least']), [undefined, '0:7', undefined, undefined]);
+  assert.equal(asked[3].query.get('since'), 'p1');
+  cache.close();
+  assert.ok((await next).done);
+});
+
 test('calls are repeated only where that does no harm', async () => {
   const refused = Object.assign(new TypeError('fetch failed'), { cause: { code: 'ECONNREFUSED' } });
   const reset = Object.assign(new TypeError('fetch failed'), { cause: { code: 'ECONNRESET' } });
