@@ -81,3 +81,40 @@ func TestNextEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// TestSeqCountsWhatALaggingReaderMissed: also what fell off the ring.
+func TestSeqCountsWhatALaggingReaderMissed(t *testing.T) {
+	f := New(1) // the newest batch alone
+	f.Publish(batch(0, 1))
+	r := f.Reader()
+	for i := range int64(5) {
+		f.Publish(batch(1+i, 1))
+	}
+	if _, _, err := r.TryNext(); !errors.Is(err, ErrLagged) || f.Lagged() != 1 {
+		t.Errorf("%v; %d lagged", err, f.Lagged())
+	}
+	if now := f.Reader(); now.Seq-r.Seq != 5 {
+		t.Errorf("from %d to %d, and 5 changes have passed", r.Seq, now.Seq)
+	}
+}
+
+// TestFormIsMadeOnce by whoever comes first, for each form; large batches are nobody's.
+func TestFormIsMadeOnce(t *testing.T) {
+	b := batch(0, 1)
+	made := 0
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			if e, ok := b.Form(1, func() []byte { made++; return []byte("one") }); !ok || string(e) != "one" {
+				t.Errorf("%q, %v", e, ok)
+			}
+		})
+	}
+	wg.Wait()
+	if e, _ := b.Form(2, func() []byte { made++; return []byte("two") }); string(e) != "two" || made != 2 {
+		t.Errorf("%q, made %d times", e, made)
+	}
+	if _, ok := batch(0, memoMost).Form(1, func() []byte { t.Error("made"); return nil }); ok {
+		t.Error("a large batch is kept in another form")
+	}
+}

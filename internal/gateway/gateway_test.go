@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -28,6 +27,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/kkv-project/kkv/internal/kafka"
+	"github.com/kkv-project/kkv/internal/kafkatest"
 	"github.com/kkv-project/kkv/internal/position"
 )
 
@@ -35,30 +35,17 @@ import (
 type rig struct {
 	*Gateway
 	t      *testing.T
-	vn     kfake.VirtualNetwork
+	k      *kafkatest.Cluster
 	c      *kfake.Cluster
 	p      *kafka.Producer
 	config kafka.Config
-	away   atomic.Bool
 }
 
 func newRig(t *testing.T, change func(*Options), opts ...kfake.Opt) *rig {
 	t.Helper()
-	r := &rig{t: t}
+	r := &rig{t: t, k: kafkatest.Start(t, "t", 1, opts...)}
+	r.c, r.config = r.k.Fake, r.k.Config()
 	var err error
-	r.c, err = kfake.NewCluster(append([]kfake.Opt{
-		kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(r.vn.Listen), kfake.SeedTopics(1, "t"),
-	}, opts...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.c.Close)
-	r.config = kafka.Config{Bootstrap: []string{"localhost:9092"}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if r.away.Load() {
-			return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("connection refused")}
-		}
-		return r.vn.DialContext(ctx, network, addr)
-	}}
 	if r.p, err = kafka.NewProducer(r.config); err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +327,7 @@ func TestTopics(t *testing.T) {
 func TestBrokerAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		r.away.Store(true)
+		r.k.Away(true)
 		for _, c := range [][2]string{{"POST", "/topics/t/messages?key=k&sync"}, {"POST", "/topics/t/messages?key=k"}, {"DELETE", "/topics/t/messages?key=k"}, {"GET", "/topics"}, {"GET", "/topics/t"}} {
 			start := time.Now()
 			w := r.call(c[0], c[1], "v")
@@ -354,7 +341,7 @@ func TestBrokerAway(t *testing.T) {
 		if w := r.call("GET", "/_ping", ""); w.Code != 200 {
 			t.Errorf("ping: %d", w.Code)
 		}
-		r.away.Store(false)
+		r.k.Away(false)
 		if w := r.call("POST", "/topics/t/messages?key=k&sync", "v"); w.Code != 200 || !strings.Contains(w.Body.String(), `"offset": 0`) {
 			t.Errorf("when it is back: %d %s", w.Code, w.Body)
 		}
