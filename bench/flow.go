@@ -16,6 +16,7 @@ import (
 // flow is a stream of records whose values say their number and when they were produced, on the machine's clock: whoever
 // gets one, over whatever way, knows how long it took and which are missing.
 type flow struct {
+	prefix      string // of every key
 	keys, bytes int
 	last        []int // by key: the number of its newest record; -1 before the first
 	sent        int
@@ -43,10 +44,12 @@ func (f *flow) value(n int, at time.Time) []byte {
 	return append(v, `"}`...)
 }
 
-// prefixes is how many prefixes the keys share, one digit each.
+// prefixes is how many digits the keys begin with, after that of the flow.
 const prefixes = 10
 
-func (f *flow) key(n int) []byte { return fmt.Appendf(nil, "%d-%09d", n%f.keys%prefixes, n%f.keys) }
+func (f *flow) key(n int) []byte {
+	return fmt.Appendf(nil, "%s%d-%09d", f.prefix, n%f.keys%prefixes, n%f.keys)
+}
 
 // produce writes records at that rate for so long, and returns when all are acknowledged, with the rate that came of it.
 func (f *flow) produce(ctx context.Context, cl *kgo.Client, rate int, d time.Duration) (perSecond float64, err error) {

@@ -12,8 +12,8 @@ func (r *results) pushRows() [][]string {
 		{"the same to a franz-go consumer beside it", "Push/to=watcher/by=consumer"},
 		{r.watcherTitle("Watchers/by=kkv", "watchers of everything, 10 updates/s"), "Watchers/by=kkv"},
 		{"the same number on a bare net/http handler", "Watchers/by=bare"},
-		{r.watcherTitle("SlowWatchers/n=0", "watchers, 50 updates/s of 20 kB"), "SlowWatchers/n=0"},
-		{"the same beside 10 that do not read", "SlowWatchers/n=10"},
+		{r.watcherTitle("SlowWatchers/n=0", "watchers of one prefix, 10 updates/s, beside 20/s of 100 kB"), "SlowWatchers/n=0"},
+		{"the same beside 10 of everything that do not read", "SlowWatchers/n=10"},
 		{r.updatesTitle(), "Updates/watchers=10"},
 	} {
 		if len(r.runs[s.name]) > 0 {

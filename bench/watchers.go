@@ -50,24 +50,27 @@ func (w *watcher) follow(e *ear) {
 
 const (
 	manyRate  = 10 // updates a second
-	slowRate  = 50
 	slowCount = 10 // watchers that do not read
+	slowRate  = 20 // updates a second of which they hear, beside the others', so large that they fill every buffer
+	slowBytes = 100_000
 )
 
 // pushMany is many watchers of everything, on a bare handler and on kkv.
 func (b *bench) pushMany(ctx context.Context) error {
 	for _, by := range []string{"bare", "kkv"} {
-		if err := b.watchers(ctx, streams{name: "Watchers/by=" + by, bare: by == "bare", fast: b.watcherCount, rate: manyRate, bytes: 200}); err != nil {
+		if err := b.watchers(ctx, streams{name: "Watchers/by=" + by, bare: by == "bare", fast: b.watcherCount}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// pushSlow is a tenth of them, alone and beside some that do not read. The values are large, so that these fill every buffer.
+// pushSlow is a tenth of them, alone and beside some that do not read, in either case while more is written than is for them.
 func (b *bench) pushSlow(ctx context.Context) error {
 	for _, slow := range []int{0, slowCount} {
-		if err := b.watchers(ctx, streams{name: "SlowWatchers/n=" + strconv.Itoa(slow), fast: max(10, b.watcherCount/10), slow: slow, rate: slowRate, bytes: 20_000}); err != nil {
+		s := streams{name: "SlowWatchers/n=" + strconv.Itoa(slow), fast: max(10, b.watcherCount/10), slow: slow, rest: newFlow(100, slowBytes)}
+		s.rest.prefix = "rest-"
+		if err := b.watchers(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -76,16 +79,17 @@ func (b *bench) pushSlow(ctx context.Context) error {
 
 // streams say what watchers measures.
 type streams struct {
-	name        string
-	bare        bool
-	fast, slow  int
-	rate, bytes int
+	name       string
+	bare       bool
+	fast, slow int
+	rest       *flow // of kkv: also written, and only for the slow ones; may be nil
 }
 
 // watchers opens streams, looks at the memory that they take while nothing happens, and has updates sent to all of them.
 func (b *bench) watchers(ctx context.Context, s streams) error {
-	f := newFlow(1_000, s.bytes)
-	server, err := b.streamServer(ctx, s.bare, f)
+	f := newFlow(1_000, 200)
+	f.prefix = "many-"
+	server, err := b.streamServer(ctx, s.bare)
 	if err != nil {
 		return err
 	}
@@ -106,8 +110,12 @@ func (b *bench) watchers(ctx context.Context, s streams) error {
 	var g errgroup.Group
 	g.SetLimit(64)
 	for i := range conns {
+		path := server.path
+		if i < s.fast {
+			path += "&prefix=" + f.prefix
+		}
 		g.Go(func() (err error) {
-			conns[i], err = dialWatch(server.address, server.path)
+			conns[i], err = dialWatch(server.address, path)
 			return err
 		})
 	}
@@ -122,15 +130,22 @@ func (b *bench) watchers(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if err := server.send(ctx, s.rate, b.pushTime/6); err != nil {
+	if s.rest != nil {
+		g.Go(func() error { return server.send(ctx, s.rest, slowRate, b.pushTime/6) })
+	}
+	g.Go(func() error { return server.send(ctx, f, manyRate, b.pushTime/6) })
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	took, missed := collect(ctx, ears, f.sent)
 	if len(took) == 0 {
 		return fmt.Errorf("%s: nothing has come", s.name)
 	}
-	return b.results.add(s.name, append(percentiles(took), metric{float64(missed), "missed"}, metric{float64(s.fast), "watchers"},
-		metric{round((idle.resident-before.resident)/float64(len(conns)), 0), "B/watcher"})...)
+	ms := append(percentiles(took), metric{float64(missed), "missed"}, metric{float64(s.fast), "watchers"})
+	if s.rest == nil { // else it is the memory of more than watchers
+		ms = append(ms, metric{round((idle.resident-before.resident)/float64(len(conns)), 0), "B/watcher"})
+	}
+	return b.results.add(s.name, ms...)
 }
 
 // collect waits until everybody has heard everything, and returns how long that took and how many did not come.
@@ -153,18 +168,18 @@ func collect(ctx context.Context, ears []*ear, sent int) (took []time.Duration, 
 type streamServer struct {
 	*child
 	address, path string
-	send          func(ctx context.Context, rate int, d time.Duration) error
+	send          func(ctx context.Context, f *flow, rate int, d time.Duration) error
 	close         func()
 }
 
 // streamServer is kkv on a topic of its own, or a bare handler that is told what to send.
-func (b *bench) streamServer(ctx context.Context, bare bool, f *flow) (*streamServer, error) {
+func (b *bench) streamServer(ctx context.Context, bare bool) (*streamServer, error) {
 	if !bare {
 		p, err := b.pushTopic(ctx, "push-many")
 		if err != nil {
 			return nil, err
 		}
-		return &streamServer{p.child, p.address, p.watch + "?since=now", func(ctx context.Context, rate int, d time.Duration) error {
+		return &streamServer{p.child, p.address, p.watch + "?since=now", func(ctx context.Context, f *flow, rate int, d time.Duration) error {
 			_, err := f.produce(ctx, p.producer, rate, d)
 			return err
 		}, p.close}, nil
@@ -178,7 +193,7 @@ func (b *bench) streamServer(ctx context.Context, bare bool, f *flow) (*streamSe
 		c.kill()
 		return nil, err
 	}
-	return &streamServer{c, groups[1], "/", func(ctx context.Context, rate int, d time.Duration) error {
+	return &streamServer{c, groups[1], "/?", func(ctx context.Context, f *flow, rate int, d time.Duration) error {
 		return f.post(ctx, "http://"+groups[1]+"/", rate, d)
 	}, c.kill}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,8 +266,8 @@ func TestLookback(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, targets := newFakeCache(0), make(feedOfTargets)
 				c.history = true
-				loading := true
-				r := newRig(t, c, Options{V2: v2, Targets: targets, Lookback: time.Minute, Loading: func() bool { return loading }}, "a", "b", "c")
+				var ready atomic.Bool
+				r := newRig(t, c, Options{V2: v2, Targets: targets, Lookback: time.Minute, Loading: func() bool { return !ready.Load() }}, "a", "b", "c")
 				tell := func(hosts ...string) {
 					var ts []Target
 					for _, h := range hosts {
@@ -284,7 +285,8 @@ func TestLookback(t *testing.T) {
 				}
 				tell("a")
 				c.apply(mut{0, "old", "1"})
-				c.history, loading = false, false
+				c.history = false
+				ready.Store(true)
 				c.feed.Publish(&feed.Batch{Position: c.position()}) // as a cache does when it is ready
 				pass(10 * time.Second)
 				if v2 {
