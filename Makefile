@@ -51,7 +51,7 @@ browser: ## The demo page in headless Chromium
 	go test -count=1 -timeout 5m $(ARGS) ./test/browser
 
 .PHONY: kube
-kube: ## On a real Kubernetes API server (etcd; root); builds it the first time (3 minutes)
+kube: ## Image and manifests, on a real Kubernetes API server (root); builds it the first time (3 minutes)
 	test/kube/get >/dev/null
 	go test -count=1 -timeout 5m $(ARGS) ./test/kube
 

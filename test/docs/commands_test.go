@@ -34,7 +34,7 @@ var answers = map[string]string{
 func TestCommands(t *testing.T) {
 	for _, p := range pages(t) {
 		all, _ := p.blocks(t)
-		if len(all) == 0 {
+		if len(all) == 0 || p.name == "docs/kubernetes.md" { // that page is test/kube's
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {
