@@ -65,8 +65,8 @@ func testOpenTransaction(t *testing.T, k *kafka) {
 	for _, ask := range []string{fresh, atLeast("0:2")} {
 		wantProblem(t, ask, r.get(t, "a", ask, "Kkv-Timeout: 1s"), 504, `"reason":"open-transaction"`)
 	}
-	if p := r.status(t).Partitions[0]; p.Position != 1 || p.End == nil || *p.End != 3 {
-		t.Errorf("status %+v, want position 1 and end 3", p)
+	if p := r.status(t).Partitions[0]; p.Position != 1 || p.End == nil || *p.End != 3 || p.Behind != "open-transaction" {
+		t.Errorf("status %+v, want position 1 and end 3, behind for an open transaction", p)
 	}
 	end(t, tx, kgo.TryCommit)
 	r.want(t, "b", "1", fresh)

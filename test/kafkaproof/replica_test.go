@@ -120,6 +120,7 @@ type status struct {
 		Partition int32
 		Position  int64
 		End       *int64
+		Behind    string
 		LogStart  int64
 		AgeMs     *int64
 	}
