@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -58,7 +59,13 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q url.Values) {
 		return
 	}
 	defer st.release()
-	_ = st.run(r, since, q.Get("since") == "now") // it ends when the client is gone
+	_ = st.run(r, since, askedSince(r, q) == "now") // it ends when the client is gone
+}
+
+// askedSince is from where on a watch is asked for. A browser that reconnects sends the URL of its beginning, and in
+// Last-Event-ID how far it has come: so that counts.
+func askedSince(r *http.Request, q url.Values) string {
+	return cmp.Or(r.Header.Get("Last-Event-ID"), q.Get("since"))
 }
 
 // newStream reads what is asked for, as one of open watches, or answers why not and returns nil. It is apart from watch
@@ -111,10 +118,7 @@ func (s *Server) newStream(w http.ResponseWriter, r *http.Request, q url.Values,
 // since reads from where on a watch is asked for, and waits until this replica is there; or it answers why not, and
 // reports false. A position that is not in this replica's log is left to what follows, which is a reset.
 func (s *Server) since(w http.ResponseWriter, r *http.Request, q url.Values) (since position.Position, ok bool) {
-	text := q.Get("since")
-	if text == "" {
-		text = r.Header.Get("Last-Event-ID")
-	}
+	text := askedSince(r, q)
 	if text == "" || text == "now" {
 		return since, true
 	}

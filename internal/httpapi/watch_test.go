@@ -199,6 +199,10 @@ func TestWatchResumes(t *testing.T) {
 			}
 		}
 		g.follow("?since="+synced.Position).want("put ab=4", "synced")
+		// A browser comes back with the URL that it began with, and how far it has come.
+		for _, began := range []string{"now", at} {
+			g.follow("?since="+began, "Last-Event-ID", synced.Position).want("put ab=4", "synced")
+		}
 	})
 }
 
