@@ -121,16 +121,19 @@ export default class KafkaKeyValue {
   }
 
   async *watch({ key, prefix, since = '', keysOnly = false, signal } = {}) {
+    const ends = firstOf(this.#closed.signal, signal);
     try {
       yield* watch({
         connect: (from, aborted) => this.#connect({ key, prefix, keysOnly }, from, aborted),
         since,
         gzip: this.#gzip,
-        signal: signal ? firstOf(this.#closed.signal, signal) : this.#closed.signal,
+        signal: ends.signal,
         state: () => {}
       });
     } catch (err) {
       if (!this.#closed.signal.aborted) throw err;
+    } finally {
+      ends.abort();
     }
   }
 
@@ -279,12 +282,12 @@ function notSent(err) {
   return ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'UND_ERR_CONNECT_TIMEOUT'].includes(err?.cause?.code);
 }
 
-/** A signal that aborts with the first of several. */
+/** A controller that aborts with the first of several signals. Aborting it takes its listeners from them. */
 function firstOf(...signals) {
   const first = new AbortController();
-  for (const s of signals) {
+  for (const s of signals.filter(Boolean)) {
     if (s.aborted) first.abort(s.reason);
     s.addEventListener('abort', () => first.abort(s.reason), { once: true, signal: first.signal });
   }
-  return first.signal;
+  return first;
 }

@@ -1,5 +1,6 @@
 // The client against servers that do as told, which the real one does rarely.
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { after, test } from 'node:test';
 import KafkaKeyValue, { NotFoundError, StatusError } from 'kkv-client';
 import { Heard, upTo } from './support.js';
@@ -172,4 +173,14 @@ test('a list that breaks off is an error', async () => {
     await assert.rejects(scripted([body]).cache.streamValues((v) => values.push(v)), want);
     assert.deepEqual(values, [1]);
   }
+});
+
+test('a watch that ended leaves nothing at the caller\'s signal', async () => {
+  const { cache } = scripted([[synced('p1')]]);
+  const { signal } = new AbortController();
+  for await (const change of cache.watch({ signal })) {
+    assert.equal(change.type, 'synced');
+    break;
+  }
+  assert.deepEqual(getEventListeners(signal, 'abort'), []);
 });
