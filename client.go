@@ -257,8 +257,10 @@ func (c *Client) acknowledged(resp *http.Response) (written, error) {
 	}
 	w := written{offset: -1}
 	var err error
-	if w.pos, err = ParsePosition(resp.Header.Get("Kkv-Position")); err != nil || w.pos.IsZero() {
-		return w, fmt.Errorf("acknowledged, but the answer has no readable Kkv-Position: %w", err)
+	if w.pos, err = ParsePosition(resp.Header.Get("Kkv-Position")); err != nil {
+		return w, fmt.Errorf("acknowledged, but the answer's Kkv-Position cannot be read: %w", err)
+	} else if w.pos.IsZero() {
+		return w, errors.New("acknowledged, but the answer has no Kkv-Position; what stands before the cache must pass it on")
 	}
 	c.saw(w.pos)
 	var rec struct {
