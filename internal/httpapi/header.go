@@ -13,6 +13,7 @@ var (
 	octetStream = []string{"application/octet-stream"}
 	noCache     = []string{"no-cache"}
 	nosniff     = []string{"nosniff"}
+	sandbox     = []string{"sandbox"}
 	zeroLength  = []string{"0"}
 	connClose   = []string{"close"}
 

@@ -248,6 +248,7 @@ func exportHeaders(h http.Header, headers wire.Headers) {
 		if strings.EqualFold(name, "content-type") {
 			if headerSafe(string(value)) {
 				h.Set("Content-Type", string(value))
+				h["Content-Security-Policy"] = sandbox // a record that is a page must not write here in its reader's name
 			}
 			continue
 		}

@@ -22,7 +22,7 @@ func TestGetByKey(t *testing.T) {
 		g.put(1, "A", []byte("red"), kgo.RecordHeader{Key: "content-type", Value: []byte("text/plain")}, kgo.RecordHeader{Key: "trace", Value: []byte("abc")})
 		r := g.get("/v1/topics/fixture/keys/A")
 		r.want(t, 200, "red")
-		for name, want := range map[string]string{"Content-Type": "text/plain", "X-Kafka-Trace": "YWJj", "Kkv-Record": "1:0", "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"} {
+		for name, want := range map[string]string{"Content-Type": "text/plain", "X-Kafka-Trace": "YWJj", "Kkv-Record": "1:0", "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"} {
 			if got := r.Header.Get(name); got != want {
 				t.Errorf("%s: %q, want %q", name, got, want)
 			}

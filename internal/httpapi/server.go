@@ -141,7 +141,7 @@ func timeout(r *http.Request, q url.Values) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
-		return 0, errors.New("the timeout " + strconv.Quote(text) + " is not a duration such as 500ms or 2s")
+		return 0, errors.New("The timeout " + strconv.Quote(text) + " is not a duration such as 500ms or 2s.") //nolint:staticcheck // a sentence for the client
 	}
 	return min(d, maxTimeout), nil
 }
