@@ -50,7 +50,7 @@ func (d *Dispatcher) openCursors() error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("read webhook cursors: %w", err)
+		return fmt.Errorf("read webhook cursors: %w; %s", err, fileHint)
 	default:
 		var f cursorsFile
 		switch err := json.Unmarshal(b, &f); {
@@ -64,10 +64,12 @@ func (d *Dispatcher) openCursors() error {
 		}
 	}
 	if err := d.saveCursors(); err != nil {
-		return fmt.Errorf("save webhook cursors: %w", err)
+		return fmt.Errorf("save webhook cursors: %w; %s", err, fileHint)
 	}
 	return nil
 }
+
+const fileHint = "name by --webhook-resume a file that kkv may read and replace"
 
 // keepCursors saves once a second until ctx ends.
 func (d *Dispatcher) keepCursors(ctx context.Context) {
