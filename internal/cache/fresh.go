@@ -154,15 +154,19 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 			c.reader.Want(int32(i), next)
 		}
 	}
+	if c.startsBelow(p) {
+		c.reader.WantStarts()
+	}
 	asked := false
 	var missing int32
 	reached := func(st *state) (bool, error) {
 		if st.topicID != p.TopicID() {
-			if asked {
+			if asked { // Kafka has another one; or the position's was served here, and another took its place
 				return false, ErrOtherTopic
 			}
 			return false, nil
 		}
+		asked = true
 		reached := true
 		for i := range p.Len() {
 			want := p.Partition(int32(i))
@@ -172,7 +176,7 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 			if i < len(st.parts) && (!st.parts[i].holds(want) || st.parts[i].endsBelow(want, began)) {
 				return false, ErrTruncated
 			}
-			if reached && !st.reached(int32(i), want.Next) { // an empty partition that is not known yet counts, too
+			if reached && !(st.reached(int32(i), want.Next) && st.parts[i].LogStart >= want.LogStart) { // an empty partition that is not known yet counts, too
 				missing, reached = int32(i), false
 			}
 		}
@@ -195,6 +199,21 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 		return err
 	}
 	return c.behind(ctx, missing, p.Partition(missing).Next)
+}
+
+// startsBelow: whoever issued p knew of records that have expired and are served here.
+func (c *Cache) startsBelow(p position.Position) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.cur == nil || c.cur.topicID != p.TopicID() {
+		return false
+	}
+	for i := range min(p.Len(), len(c.cur.parts)) {
+		if c.cur.parts[i].LogStart < p.Partition(int32(i)).LogStart {
+			return true
+		}
+	}
+	return false
 }
 
 // under notes that the record at offset was written under the leader epoch.

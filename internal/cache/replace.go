@@ -21,33 +21,44 @@ func (c *Cache) replace() {
 	was := old.store.Snapshot()
 	c.mu.Unlock()
 	st.store.FinishOrder(st.store.StartOrder()())
-	gone := vanished(was, st)
+	changes, gone := wentBack(was, old, st)
 	c.mu.Lock()
 	close(st.ordered)
 	if st.topicID == old.topicID {
-		records := make([]store.Record, len(gone))
-		for i := range gone {
-			records[i] = store.Record{Key: gone[i].Key, Partition: gone[i].Partition, Offset: gone[i].Offset, Epoch: gone[i].Epoch, Timestamp: gone[i].Timestamp}
-		}
-		st.store.Inherit(old.store, records)
+		st.store.Inherit(old.store, gone)
 		st.inherit(old)
 	}
 	c.serve(st)
-	c.feed.Publish(&feed.Batch{Position: st.readMark().Position, Reset: st.reason, Changes: gone})
+	c.feed.Publish(&feed.Batch{Position: st.readMark().Position, Reset: st.reason, Changes: changes})
 	c.wake()
 }
 
-// vanished are deletes of the keys that were there and are not in st. Their place is the end of their partition: whoever
-// has not read up to there does not know it.
-func vanished(was store.Snapshot, st *state) (gone []feed.Change) {
-	now := time.Now().UnixMilli()
-	var r store.Record
+// wentBack are the keys of old that st shows otherwise, but not by a record that was still to be read: they vanished, as
+// their deletes tell, or are back at an older record of another partition. A key's place is the end of its partition,
+// for whoever has not read up to there does not know of it; or where its record was, if that has expired.
+func wentBack(was store.Snapshot, old, st *state) (changes []feed.Change, gone []store.Gone) {
+	ms := time.Now().UnixMilli()
+	same := st.topicID == old.topicID
+	var now store.Record
 	for w := range was.All(nil, nil) {
-		if !st.store.Get(w.Key, &r) {
-			gone = append(gone, feed.Change{Key: []byte(string(w.Key)), Deleted: true, Partition: w.Partition, Offset: max(0, st.next(w.Partition)-1), Epoch: w.Epoch, Timestamp: now})
+		is := st.store.Get(w.Key, &now)
+		if is && (!same || now.Offset >= old.next(now.Partition) || now.Partition == w.Partition && now.Offset == w.Offset) {
+			continue
 		}
+		g := store.Gone{Record: store.Record{Key: []byte(string(w.Key)), Partition: w.Partition, Offset: max(0, st.next(w.Partition)-1), Epoch: w.Epoch, Timestamp: ms}}
+		if same && int(w.Partition) < len(st.parts) && w.Offset < st.parts[w.Partition].LogStart {
+			g.Offset, g.Expired = w.Offset, true
+		}
+		ch := feed.Change{Key: g.Key, Deleted: true, Partition: g.Partition, Offset: g.Offset, Epoch: g.Epoch, Timestamp: ms}
+		if is {
+			ch = changeOf(&now, false)
+		}
+		if g.Expired {
+			ch.Reason = ReasonExpired
+		}
+		changes, gone = append(changes, ch), append(gone, g)
 	}
-	return gone
+	return changes, gone
 }
 
 // inherit takes over what old, of the same log, knew of it, as far as it had come: so that a reader who was with old is

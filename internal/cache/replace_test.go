@@ -122,15 +122,15 @@ func TestRebuild(t *testing.T) {
 		hold.Remove()
 		pass(10 * time.Second)
 		w.wantState(c, "c=2 d=1")
-		wantBatches(t, rd, "reset partition-rebuilt", "-a@6", "-b@6")
-		wantChanged(t, c, before, "-a -b c=2 d=1")
+		wantBatches(t, rd, "reset partition-rebuilt", "-a@0 expired", "-b@1 expired")
+		wantChanged(t, c, before, "-aexpired -bexpired c=2 d=1")
 		wantChanged(t, c, elsewhere, ResetHorizon+": c=2 d=1")
 		wantChanged(t, c, at(c), "")
 		after := at(c)
 		w.put(0, "e", "1")
 		w.fresh(c)
 		wantChanged(t, c, after, "e=1")
-		wantChanged(t, c, before, "-a -b c=2 d=1 e=1")
+		wantChanged(t, c, before, "-aexpired -bexpired c=2 d=1 e=1")
 	})
 }
 

@@ -43,8 +43,9 @@ type Batch struct {
 	Changes []Change
 	// Position is the cache's position with this batch applied.
 	Position position.Position
-	// Reset is the reason why the state was replaced as a whole, or "". Then Changes are the deletes of the keys that
-	// vanished with it, and a reader gets the rest from the store: all of it, or by what changed since its position.
+	// Reset is the reason why the state was replaced as a whole, or "". Then Changes are of the keys that vanished with
+	// it, or went back to an older record, and a reader gets the rest from the store: all of it, or what changed since its
+	// position.
 	Reset string
 	// History: read while loading, before the cache was ready for the first time.
 	History bool

@@ -148,7 +148,8 @@ type Reader struct {
 	log  *slog.Logger
 	aux  atomic.Pointer[kgo.Client] // while Run runs: for all that is not fetching
 
-	known atomic.Pointer[kafka.Topic] // as Ends was last told
+	known      atomic.Pointer[kafka.Topic] // as Ends was last told
+	wantStarts atomic.Bool
 
 	mu     sync.Mutex
 	again  bool             // a load was given up since it took too long; the next one is not
@@ -189,6 +190,10 @@ func (r *Reader) Want(partition int32, next int64) {
 	default:
 	}
 }
+
+// WantStarts says that somebody knows of a log start that has moved, so that the next round asks for them. It may be
+// called at any time from any goroutine.
+func (r *Reader) WantStarts() { r.wantStarts.Store(true) }
 
 func (r *Reader) want(partition int32) int64 {
 	r.mu.Lock()

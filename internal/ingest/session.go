@@ -296,7 +296,7 @@ func (s *session) look(ctx context.Context) error {
 		s.parts[i].catch(min(lso, now.Offsets[i]), now.Asked) // compaction does not go beyond the last stable offset
 	}
 	s.mu.Unlock()
-	if s.round++; s.round%startsEvery == 0 {
+	if s.round++; s.round%startsEvery == 0 || s.r.wantStarts.Swap(false) {
 		if err := s.readStarts(ctx, t); err != nil {
 			return err
 		}

@@ -66,9 +66,15 @@ func (s *Store) LimitTombstones(bytes int64) {
 	s.tombs.drop()
 }
 
-// Inherit remembers, before what s has seen go itself, what went of old, whose place s takes; vanished are records of
-// old that s does not have, and which no tombstone that it has seen took. A vanished record's place is its Offset.
-func (s *Store) Inherit(old *Store, vanished []Record) {
+// Gone is a key of which a reader who was with another state has to be told.
+type Gone struct {
+	Record       // a tombstone for it, whose offset is its place; or the one that it had
+	Expired bool // and which has expired
+}
+
+// Inherit remembers, besides what s has seen go itself, what went of old, whose place s takes, and the keys that went or
+// went back to another partition's record with that.
+func (s *Store) Inherit(old *Store, gone []Gone) {
 	own := s.tombs.slabs
 	s.tombs.slabs = append(append(make([]*slab, 0, len(old.tombs.slabs)+len(own)), old.tombs.slabs...), own...)
 	s.tombs.bytes += old.tombs.bytes
@@ -79,8 +85,8 @@ func (s *Store) Inherit(old *Store, vanished []Record) {
 		mine := &s.tombs.horizon[p]
 		mine.Next, mine.LogStart = max(mine.Next, h.Next), max(mine.LogStart, h.LogStart)
 	}
-	for i := range vanished {
-		s.tombs.add(&vanished[i], false)
+	for i := range gone {
+		s.tombs.add(&gone[i].Record, gone[i].Expired)
 	}
 	s.tombs.drop()
 }
