@@ -349,3 +349,13 @@ func TestPositionWithHyphen(t *testing.T) {
 		t.Error("--at-least took a flag for its value")
 	}
 }
+
+// Endpoints are IP addresses of either family; a query or an escape in the path stays what it is.
+func TestEndpointURL(t *testing.T) {
+	s := &Serve{TargetServicePort: 8080, OnUpdatePath: "/a%2Fb?c=d"}
+	for ip, want := range map[string]string{"10.0.0.1": "http://10.0.0.1:8080/a%2Fb?c=d", "fd00::1": "http://[fd00::1]:8080/a%2Fb?c=d"} {
+		if got := s.EndpointURL(ip); got != want {
+			t.Errorf("EndpointURL(%s) = %s, want %s", ip, got, want)
+		}
+	}
+}

@@ -355,3 +355,21 @@ func TestKafkaVersion(t *testing.T) {
 		}
 	}
 }
+
+// The Node.js app reads what its Deployment says: a variable that it does not know would change nothing, without a word.
+func TestNodeAppKnowsItsSettings(t *testing.T) {
+	c := Get(t)
+	server, err := os.ReadFile(filepath.Join(harness.Root(), "examples", "nodejs", "server.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := objectsOf(t, c.Render(t, "deploy/sidecar-demo"), "Deployment").Spec.Template.Spec.Containers[0]
+	for _, e := range app.Env {
+		if !strings.Contains(string(server), "  "+e.Name+" = ") {
+			t.Errorf("server.js does not read %s", e.Name)
+		}
+	}
+	if len(app.Env) == 0 {
+		t.Error("no variables")
+	}
+}
