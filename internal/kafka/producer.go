@@ -59,7 +59,8 @@ const bufferBytes = 128 << 20
 // and know that its record is not written. The second is because one caller
 // that goes away must not take others' records with it.
 type Producer struct {
-	cl       *kgo.Client
+	cl       *kgo.Client // for all but records of topics that were reset
+	opts     []kgo.Opt
 	delivery time.Duration
 	buffer   *semaphore.Weighted
 	limits   sync.Map      // topic -> int32, the largest batch, for kgo
@@ -69,6 +70,7 @@ type Producer struct {
 
 	mu     sync.Mutex
 	topics map[string]*producerTopic
+	after  map[int]*successor // clients of topics that were reset so many times
 }
 
 // NewProducer makes a producer; it connects with the first record. The extra
@@ -78,7 +80,7 @@ func NewProducer(c Config, extra ...kgo.Opt) (*Producer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Producer{buffer: semaphore.NewWeighted(bufferBytes), topics: map[string]*producerTopic{}}
+	p := &Producer{buffer: semaphore.NewWeighted(bufferBytes), topics: map[string]*producerTopic{}, after: map[int]*successor{}}
 	props := properties(c.Properties)
 	if p.delivery, err = props.duration("delivery.timeout.ms", defaultDeliveryTimeout, time.Second); err != nil {
 		return nil, err
@@ -103,7 +105,8 @@ func NewProducer(c Config, extra ...kgo.Opt) (*Producer, error) {
 		kgo.MetadataMinAge(250*time.Millisecond), // a new leader is found soon
 		kgo.WithHooks(connectionHooks{&p.breaks}),
 	)
-	if p.cl, err = kgo.NewClient(append(opts, extra...)...); err != nil {
+	p.opts = append(opts, extra...)
+	if p.cl, err = kgo.NewClient(p.opts...); err != nil {
 		return nil, fmt.Errorf("kafka producer: %w", err)
 	}
 	return p, nil
@@ -174,7 +177,7 @@ func (p *Producer) accept(ctx context.Context, m Message, resent bool, done func
 		return
 	}
 	t.inflight.add()
-	p.cl.TryProduce(context.Background(), record(m), finish)
+	t.cl.TryProduce(context.Background(), record(m), finish)
 }
 
 // finish is the Kafka client's answer about one record. It runs on the
@@ -182,7 +185,12 @@ func (p *Producer) accept(ctx context.Context, m Message, resent bool, done func
 func (p *Producer) finish(t *producerTopic, known *topicFacts, m Message, resent bool, r *kgo.Record, err error, done func(Ack, error)) {
 	t.inflight.done()
 	if err == nil {
-		done(Ack{Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, TopicID: known.id}, nil)
+		ack := Ack{Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, TopicID: known.id}
+		if sure := t.sure.Load(); sure != nil && *sure == known.id {
+			done(ack, nil)
+		} else {
+			p.again.Go(func() { p.confirm(t, sure, ack, done) })
+		}
 		return
 	}
 	switch {
@@ -206,24 +214,45 @@ func (p *Producer) finish(t *producerTopic, known *topicFacts, m Message, resent
 	done(Ack{}, &ProduceError{Topic: m.Topic, Unknown: produceUnknown(err), Err: err})
 }
 
+// confirm calls done once it is known in which incarnation the record stands. kgo asks for a topic's ID itself, some time
+// after learn did, and keeps to it; an ID never comes back, so if Kafka still says what learn heard, kgo heard it, too.
+// Else the topic was made anew in between, and the record may stand in either log.
+func (p *Producer) confirm(t *producerTopic, was *[16]byte, ack Ack, done func(Ack, error)) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.delivery)
+	defer cancel()
+	found, err := Metadata(ctx, p.cl, t.name)
+	switch {
+	case err == nil && found.ID == ack.TopicID:
+		t.sure.CompareAndSwap(was, &found.ID) // unless kgo was made to forget the topic meanwhile
+	case err == nil, errors.Is(err, kerr.UnknownTopicOrPartition):
+		t.stale.Store(true)
+		t.known.Store(nil)
+		done(Ack{}, &ProduceError{Topic: t.name, Unknown: true, Err: fmt.Errorf("the topic was deleted while the record was written: %w", kerr.UnknownTopicID)})
+		return
+	}
+	done(ack, nil) // acknowledged, whatever keeps Kafka from answering now
+}
+
 // Close refuses new records, waits until those accepted have been answered or
 // ctx ends, and then ends the connection. Records that are still open then
 // fail with their outcome unknown. It must be called once.
 func (p *Producer) Close(ctx context.Context) error {
 	p.closed.Store(true)
-	err := p.cl.Flush(ctx)
+	err := p.flush(ctx)
 	if err == nil {
 		// What was flushed may be on its way for the second and last time.
 		resent := make(chan struct{})
 		go func() { p.again.Wait(); close(resent) }()
 		select {
 		case <-resent:
-			err = p.cl.Flush(ctx)
+			err = p.flush(ctx)
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 	}
-	p.cl.Close()
+	for _, cl := range p.clients() {
+		cl.Close()
+	}
 	if err != nil {
 		return fmt.Errorf("flush the Kafka producer: %w", err)
 	}

@@ -190,6 +190,28 @@ func TestProduceTopicMadeAnew(t *testing.T) {
 	})
 }
 
+// TestProduceAfterAReset: a topic that kgo has to meet again, although it is the same, loses no record that was
+// acknowledged. A producer that counts it from 0 again under its old ID is taken to repeat itself.
+func TestProduceAfterAReset(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(t, kfake.SeedTopics(1, "t"))
+		p := f.producer(nil)
+		var last Ack
+		for i, limit := range []string{"2000000", "3000000", "4000000"} {
+			alter(t, p.Client(), "t", "max.message.bytes", limit)
+			size := 10
+			if i > 0 {
+				size = i*1_000_000 + 500_000 // more than was allowed before, so that the limit is asked for again
+			}
+			ack, err := p.Produce(within(t, 10*time.Second), Message{Topic: "t", Partition: -1, Key: []byte("k"), Value: bytes.Repeat([]byte{'x'}, size)})
+			if err != nil || i > 0 && ack.Offset != last.Offset+1 {
+				t.Errorf("record %d: at offset %d after %d, %v", i, ack.Offset, last.Offset, err)
+			}
+			last = ack
+		}
+	})
+}
+
 func TestProduceLarge(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFake(t)

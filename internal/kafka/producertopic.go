@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // defaultMaxMessage is Kafka's default of max.message.bytes.
@@ -31,12 +32,21 @@ type producerTopic struct {
 	name     string
 	learning chan struct{} // a mutex that a context can give up on
 	known    atomic.Pointer[topicFacts]
-	stale    atomic.Bool // kgo holds on to a topic that is gone
+	stale    atomic.Bool              // kgo holds on to a topic that is gone
+	sure     atomic.Pointer[[16]byte] // the ID that kgo produces to; zero or nil: not known for certain
 
 	// enqueue is held shared while a record is handed to kgo, and alone
-	// while kgo is made to forget the topic.
+	// while the topic moves to another client.
 	enqueue  sync.RWMutex
 	inflight inflight
+	cl       *kgo.Client // that the records go through; guarded by enqueue
+	resets   int
+}
+
+// successor is a client for topics that were reset equally often.
+type successor struct {
+	cl     *kgo.Client
+	topics int
 }
 
 // topic waits until Kafka is in reach and the message's topic is known to
@@ -49,7 +59,7 @@ func (p *Producer) topic(ctx context.Context, m Message) (*producerTopic, *topic
 	p.mu.Lock()
 	t := p.topics[m.Topic]
 	if t == nil {
-		t = &producerTopic{name: m.Topic, learning: make(chan struct{}, 1)}
+		t = &producerTopic{name: m.Topic, learning: make(chan struct{}, 1), cl: p.cl}
 		p.topics[m.Topic] = t
 	}
 	p.mu.Unlock()
@@ -161,18 +171,73 @@ func unreachable(err error) error {
 
 // reset makes kgo take a new limit, or the new incarnation of a topic, both
 // of which it reads only when it first meets a topic. It waits until no
-// record of the topic is under way, for kgo drops those.
-func (p *Producer) reset(ctx context.Context, t *producerTopic, limit int32, purge bool) error {
+// record of the topic is under way, for they must not overtake each other.
+//
+// The topic moves to a client that has never met it. PurgeTopicsFromProducing
+// would not do: kgo then counts the topic's sequence numbers from 0 again
+// under the same producer ID, and if the incarnation is the same after all,
+// the broker takes the next record for a repetition of an earlier one,
+// acknowledges it and drops it.
+func (p *Producer) reset(ctx context.Context, t *producerTopic, limit int32, met bool) error {
 	t.enqueue.Lock()
 	defer t.enqueue.Unlock()
 	if err := t.inflight.wait(ctx); err != nil {
 		return unreachable(err)
 	}
 	p.limits.Store(t.name, limit)
-	if purge {
-		p.cl.PurgeTopicsFromProducing(t.name)
+	if met {
+		if err := p.move(t); err != nil {
+			return err
+		}
+		t.sure.Store(new([16]byte)) // another pointer each time
 	}
 	t.stale.Store(false)
+	return nil
+}
+
+// move gives the topic its next client, which it shares with topics that were
+// reset as often, and ends the last one if no topic is left on it.
+func (p *Producer) move(t *producerTopic) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := p.after[t.resets+1]
+	if next == nil {
+		cl, err := kgo.NewClient(p.opts...)
+		if err != nil {
+			return fmt.Errorf("kafka producer: %w", err)
+		}
+		next = &successor{cl: cl}
+		p.after[t.resets+1] = next
+	}
+	if last := p.after[t.resets]; last != nil {
+		if last.topics--; last.topics == 0 {
+			delete(p.after, t.resets)
+			p.again.Go(last.cl.Close)
+		}
+	}
+	next.topics++
+	t.resets++
+	t.cl = next.cl
+	return nil
+}
+
+// clients are all that there are.
+func (p *Producer) clients() []*kgo.Client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := []*kgo.Client{p.cl}
+	for _, s := range p.after {
+		all = append(all, s.cl)
+	}
+	return all
+}
+
+func (p *Producer) flush(ctx context.Context) error {
+	for _, cl := range p.clients() {
+		if err := cl.Flush(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
