@@ -74,6 +74,12 @@ func (s *Server) await(w http.ResponseWriter, r *http.Request, q url.Values) boo
 		s.refuse(w, r, err)
 		return false
 	}
+	for _, p := range a.atLeast { // again: while another was waited for, the topic may have been made anew
+		if err := s.cache.AtLeast(ctx, p); err != nil {
+			s.refuse(w, r, err)
+			return false
+		}
+	}
 	return true
 }
 
