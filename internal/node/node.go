@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,8 +29,9 @@ type Options struct {
 	Writable        bool
 	ReadUncommitted bool
 	PushHistory     bool
-	Targets         []string // URLs of webhooks
-	Service         *Service // whose pods get updates beside Targets; may be nil
+	Targets         []string     // URLs of webhooks
+	Service         *Service     // whose pods get updates beside Targets; may be nil
+	PushClient      *http.Client // sends the webhooks; nil: one of their own
 	Backoff         time.Duration
 	WebhookV2       bool
 	WebhookSecrets  []webhook.Secret
@@ -69,7 +71,7 @@ func New(o Options) (*Node, error) {
 	if o.Service != nil {
 		targets = webhook.Merge(targets, o.Service)
 	}
-	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.Topic, Targets: targets, Backoff: o.Backoff,
+	n.push = webhook.New(webhook.Options{Source: n.cache, Topic: o.Topic, Targets: targets, Client: o.PushClient, Backoff: o.Backoff,
 		V2: o.WebhookV2, Secrets: o.WebhookSecrets, Lookback: o.WebhookLookback, Resume: o.WebhookResume, History: o.PushHistory, Loading: n.loading, Logger: o.Logger})
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -108,7 +108,8 @@ func (h *History) happened(w *Write) (porcupine.Operation, bool) {
 		return op, true
 	case Unknown:
 		op.Return = math.MaxInt64 // at some time after the call
-		return op, h.Log.holds(w.ID) > 0
+		n, _ := h.Log.holds(w.ID)
+		return op, n > 0
 	}
 	return op, false
 }

@@ -30,12 +30,12 @@ type Topic struct {
 	Made Stamp // after that
 	Gone Stamp // before it was deleted; zero: never
 	keys map[string][][]Record
-	ids  map[string]int // by Record.ID, how often
+	ids  map[string]map[int32]int // by Record.ID and partition, how often
 }
 
 // Add opens an incarnation, the newest.
 func (l *Log) Add(id [16]byte, born, made Stamp) *Topic {
-	t := &Topic{ID: id, Born: born, Made: made, keys: map[string][][]Record{}, ids: map[string]int{}}
+	t := &Topic{ID: id, Born: born, Made: made, keys: map[string][][]Record{}, ids: map[string]map[int32]int{}}
 	l.Topics = append(l.Topics, t)
 	return t
 }
@@ -60,7 +60,10 @@ func (t *Topic) Append(records ...Record) {
 		parts[r.Partition] = append(parts[r.Partition], r)
 		t.keys[r.Key] = parts
 		if r.ID != "" {
-			t.ids[r.ID]++
+			if t.ids[r.ID] == nil {
+				t.ids[r.ID] = map[int32]int{}
+			}
+			t.ids[r.ID][r.Partition]++
 		}
 	}
 }
@@ -88,16 +91,21 @@ func (t *Topic) At(key string, p position.Position) (won Record, ok bool) {
 	return won, ok
 }
 
-// Last is key's newest record below p, tombstone or not, in the partition where it lies; ok is false if there is none
-// or if there are some in several partitions.
+// Last is the record that made key what it is at p, a tombstone perhaps (the first of several), in the one partition
+// where it lives; ok is false if there is none or if there are some in several partitions.
 func (t *Topic) Last(key string, p position.Position) (last Record, ok bool) {
 	for i, records := range t.keys[key] {
-		if n := below(records, p.Partition(int32(i)).Next); n > 0 {
-			if ok {
-				return Record{}, false
-			}
-			last, ok = records[n-1], true
+		n := below(records, p.Partition(int32(i)).Next)
+		if n == 0 {
+			continue
 		}
+		if ok {
+			return Record{}, false
+		}
+		for n > 1 && records[n-1].Deleted && records[n-2].Deleted {
+			n--
+		}
+		last, ok = records[n-1], true
 	}
 	return last, ok
 }
@@ -142,10 +150,13 @@ func (l *Log) Conflict(key string) bool {
 	return slices.ContainsFunc(l.Topics, func(t *Topic) bool { return t.conflict(key) })
 }
 
-// holds is in how many records, of all incarnations, the write with that ID stands.
-func (l *Log) holds(id string) (n int) {
+// holds is how often the write with that ID stands in one partition at most, and in how many partitions.
+func (l *Log) holds(id string) (times, partitions int) {
 	for _, t := range l.Topics {
-		n += t.ids[id]
+		partitions += len(t.ids[id])
+		for _, n := range t.ids[id] {
+			times = max(times, n)
+		}
 	}
-	return n
+	return times, partitions
 }

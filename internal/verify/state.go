@@ -7,17 +7,17 @@ import (
 	"github.com/kkv-project/kkv/internal/position"
 )
 
-// Writes checks GUARANTEES rule 8: what was acknowledged stands in the log, where the answer says and once; what was
-// refused does not; and in a partition, real-time order is offset order.
+// Writes checks GUARANTEES rule 8: what was acknowledged stands in the log, where the answer says and once (a delete, once in
+// each partition where the key lives); what was refused does not; and in a partition, real-time order is offset order.
 func Writes(h *History) error {
 	var f faults
 	byPartition := map[partitionID][]*Write{}
 	for i := range h.Writes {
 		w := &h.Writes[i]
-		n := h.Log.holds(w.ID)
+		n, partitions := h.Log.holds(w.ID)
 		switch {
-		case n > 1:
-			f.add("%v: stands in the log %d times", w, n)
+		case n > 1, partitions > 1 && !w.Deleted:
+			f.add("%v: stands in the log %d times, in %d partitions", w, n, partitions)
 		case w.Outcome == Refused && n > 0:
 			f.add("%v: was refused, and stands in the log", w)
 		case w.Outcome == Acked:

@@ -134,6 +134,12 @@ var cases = []struct {
 	}, "does not stand in the log"},
 	{"Writes", "a refused write that happened", func(h *History) { h.Writes[1].Outcome = Refused }, "was refused, and stands"},
 	{"Writes", "a write that stands twice", func(h *History) { h.Log.Topics[0].Append(Record{Key: "q", Offset: 9, ID: "0:1"}) }, "2 times"},
+	{"Writes", "a delete in each partition", func(h *History) {
+		h.Log.Topics[0].Append(Record{Key: "x", Deleted: true, Partition: 1, Offset: 9, ID: "0:2"})
+	}, ""},
+	{"Writes", "a put in two partitions", func(h *History) {
+		h.Log.Topics[0].Append(Record{Key: "x", Value: "2", Partition: 1, Offset: 9, ID: "0:1"})
+	}, "in 2 partitions"},
 	{"Writes", "offset order against real time", func(h *History) { h.Writes[1].Call, h.Writes[1].Return = stamp(33), stamp(34) }, "called after the acknowledgement"},
 
 	{"Ready-complete", "a later incarnation", func(h *History) { remade(h); h.Reads = append(h.Reads, read(80, of(topicB, 0, 0), b())) }, ""},
@@ -336,6 +342,10 @@ var cases = []struct {
 		h.Posts = append(h.Posts, Post{Receiver: "hook", At: stamp(75), OK: true, Offsets: map[int32]int64{0: 0}, Keys: []string{"y"}})
 	}, ""},
 	{"Push-eventually", "a topic made anew, and not told of", remade, `did not tell hook of key "y" at 0:0`},
+	{"Push-eventually", "gone, put and gone again", func(h *History) {
+		h.Log.Topics[0].Append(Record{Key: "x", Value: "3", Offset: 4}, Record{Key: "x", Deleted: true, Offset: 5})
+		h.End = at(6, 2)
+	}, ""},
 	{"Push-eventually", "never taken", func(h *History) { h.Posts[3].OK = false }, `did not tell hook of key "x" at 0:2`},
 	{"Push-eventually", "a key left out", func(h *History) { h.Posts[1].Keys = nil }, `did not tell hook of key "y"`},
 	{"Push-eventually", "a key of two partitions left out", func(h *History) { h.Posts[4].Keys = nil }, `never told hook of key "z"`},

@@ -12,7 +12,7 @@ import (
 
 // Watch checks what GUARANTEES rules 11, 15 and 16 say of a stream: whoever applies its lines has, at every position
 // that it names, exactly the log's state there (reliable, with deletes); no line comes twice, and per key and partition
-// they ascend (unique, ordered); with since, the lines up to synced lead from the one state to the other, and name only
+// they ascend (unique, ordered); with since, the lines up to synced lead from the one state to the other, and put only
 // keys that a record has touched (resumable). One that stood until the end has heard of everything.
 func Watch(h *History) error {
 	var f faults
@@ -31,8 +31,8 @@ type watcher struct {
 	n int
 
 	view   map[string]Item
-	state  map[string]Item // what was sent since the start or the last reset; nil once synced
-	diff   map[string]bool // keys named since the start of a stream that resumes; nil once synced
+	state  map[string]Item   // what was sent since the start or the last reset; nil once synced
+	diff   map[string]*Event // what was sent since the start of a stream that resumes; nil once synced
 	at     position.Position
 	newest map[place]int64 // the highest offset sent
 	closed bool
@@ -56,7 +56,7 @@ func (w *watcher) check() {
 			w.bad(0, "resumes from a topic that never was")
 			return
 		}
-		w.state, w.diff, w.at = nil, map[string]bool{}, w.s.Since
+		w.state, w.diff, w.at = nil, map[string]*Event{}, w.s.Since
 		for _, r := range t.State(w.s.Prefix, w.s.Since) {
 			w.view[r.Key] = item(r)
 		}
@@ -81,7 +81,7 @@ func (w *watcher) event(i int, e *Event) {
 	case wire.Put, wire.Delete:
 		w.change(i, e)
 	case wire.Reset:
-		if w.state != nil && len(w.state) > 0 {
+		if len(w.state) > 0 {
 			w.bad(i, "reset before synced")
 		}
 		w.state, w.diff, w.newest = map[string]Item{}, nil, map[place]int64{}
@@ -111,10 +111,10 @@ func (w *watcher) change(i int, e *Event) {
 		}
 		view = w.state
 	case w.diff != nil:
-		if w.diff[e.Key] {
+		if w.diff[e.Key] != nil {
 			w.bad(i, "key %q twice before synced", e.Key)
 		}
-		w.diff[e.Key] = true
+		w.diff[e.Key] = e
 	case e.Reason == "" && !w.h.Log.Conflict(e.Key): // a record that shows again behind another's tombstone is older
 		at := place{e.Key, e.Partition}
 		if last, ok := w.newest[at]; ok && e.Offset <= last || e.Offset < w.at.Partition(e.Partition).Next {
@@ -141,9 +141,10 @@ func (w *watcher) synced(i int, e *Event) {
 		w.view = w.state
 	case w.diff != nil:
 		t, _ := w.h.Log.Topic(e.Position.TopicID())
-		for key := range w.diff {
-			if t != nil && !t.Touched(key, w.s.Since, e.Position) {
-				w.bad(i, "key %q was sent, and no record since touched it", key)
+		for key, sent := range w.diff {
+			// A replica that loaded its log anew knows of a key that it is gone, but not since when.
+			if t != nil && !t.Touched(key, w.s.Since, e.Position) && sent.Type != wire.Delete {
+				w.bad(i, "%s %s of key %q at %d:%d, and no record since touched it; synced at %s", sent.Type, sent.Reason, key, sent.Partition, sent.Offset, e.Position)
 			}
 		}
 	default:
