@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 # Tests that start kkv, a broker, npm or a browser; all other packages are fast and need nothing but Go.
-slow := /test/(apachekafka|browser|docs|e2e|jsclient|kafkaproof|kube|nodejs)$$
+slow := /test/(apachekafka|browser|docs|e2e|jsclient|kafkaproof|kube|mutations|nodejs)$$
 fast_packages = $$(go list ./... | grep -vE '$(slow)')
 
 # The linter is built once for each version of it and of Go.
@@ -58,6 +58,15 @@ kube: ## Image and manifests, on a real Kubernetes API server (root); builds it 
 .PHONY: picture
 picture: ## Take README's picture of the page anew (Chromium)
 	KKV_TEST_PICTURE=$(CURDIR)/docs/pictures/dev.png go test -count=1 -run TestDevPicture ./test/browser
+
+.PHONY: seeds
+seeds: ## 200 runs of random traffic through random faults, in virtual time; the bugs of test/mutations, each of which must be found
+	go test -count=1 -timeout 10m ./test/robustness -seeds 200 $(ARGS)
+	go test -count=1 -timeout 10m $(ARGS) ./test/mutations
+
+.PHONY: robustness
+robustness: ## Such runs until one fails, or until stopped
+	go test -count=1 -timeout 0 ./test/robustness -seeds 0 $(ARGS)
 
 .PHONY: lint
 lint: $(linter) ## golangci-lint, pinned in tools/golangci; builds it the first time (2 to 3 minutes)
