@@ -32,7 +32,7 @@ func Gateway(ctx context.Context, o GatewayOptions, grace time.Duration) error {
 	}
 	admin, err := kafka.NewClient(o.Kafka)
 	if err != nil {
-		return err
+		return errors.Join(err, producer.Close(ctx))
 	}
 	defer admin.Close()
 	gw := gateway.New(gateway.Options{Producer: producer, Admin: kafka.Admin{Client: admin}, Cluster: o.Cluster, Acked: o.Acked, Logger: o.Logger})
