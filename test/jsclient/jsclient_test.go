@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,7 +23,7 @@ func TestMain(m *testing.M) { harness.Main(m) }
 func TestJSClient(t *testing.T) {
 	require.Need(t, require.NPM)
 	dir := filepath.Join(harness.Root(), "clients", "js")
-	install(t, dir)
+	harness.InstallNPM(t, dir)
 
 	d := harness.StartDev(t, "sidecar-demo", nil)
 	r := startReplica(t, d)
@@ -116,22 +114,5 @@ func (r *replica) obey(p *process.Process) {
 		case <-limit:
 			return
 		}
-	}
-}
-
-// install runs npm ci, unless what the lock file asks for is there already.
-func install(t *testing.T, dir string) {
-	lock, err := os.Stat(filepath.Join(dir, "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// npm writes this file last.
-	if done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json")); err == nil && done.ModTime().After(lock.ModTime()) {
-		return
-	}
-	cmd := exec.Command("npm", "ci")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci in clients/js: %v\n%s", err, out)
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -38,7 +36,7 @@ func TestNodeJSOnApacheKafka(t *testing.T) {
 
 func run(t *testing.T, bootstrap string) {
 	dir := filepath.Join(harness.Root(), "examples", "nodejs")
-	install(t, dir)
+	harness.InstallNPM(t, dir)
 
 	app := port.Free(t, 1)[0]
 	args := []string{"--webhook-target", fmt.Sprintf("http://127.0.0.1:%d/kafka-keyvalue/v1/updates", app)}
@@ -63,23 +61,6 @@ func run(t *testing.T, bootstrap string) {
 		t.Errorf("a test of the app was skipped:\n%s", node.Output())
 	}
 	t.Logf("%s", node.Tail(8))
-}
-
-// install runs npm ci, unless what the lock file asks for is there already.
-func install(t *testing.T, dir string) {
-	lock, err := os.Stat(filepath.Join(dir, "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// npm writes this file last.
-	if done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json")); err == nil && done.ModTime().After(lock.ModTime()) {
-		return
-	}
-	cmd := exec.Command("npm", "ci")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci in examples/nodejs: %v\n%s", err, out)
-	}
 }
 
 // produceServer writes records for the app's tests: see produce in examples/nodejs/test/support.js. It returns its URL.

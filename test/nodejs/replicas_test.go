@@ -16,7 +16,7 @@ import (
 // TestReplicas: three replicas push to one app, so that it is told of each change three times, in whatever order theirs come.
 func TestReplicas(t *testing.T) {
 	require.Need(t, require.NPM)
-	install(t, filepath.Join(harness.Root(), "examples", "nodejs"))
+	harness.InstallNPM(t, filepath.Join(harness.Root(), "examples", "nodejs"))
 	app := port.Free(t, 1)[0]
 	target := fmt.Sprintf("http://127.0.0.1:%d/kafka-keyvalue/v1/updates", app)
 	d := harness.StartDev(t, "replicated", nil, "--webhook-target", target)
