@@ -327,7 +327,7 @@ func (s *session) run(ctx context.Context) error {
 // open finds the topic, its bounds and its leaders, and begins the load. While the topic is missing it waits.
 func (s *session) open(ctx context.Context) error {
 	topic := s.r.o.Topic
-	said := false
+	var said, saidMissing bool // in the log
 	var b backoff
 	for {
 		t, err := s.metadata(ctx)
@@ -348,8 +348,8 @@ func (s *session) open(ctx context.Context) error {
 		switch {
 		case kafka.Classify(err) == kafka.Fatal:
 			return err
-		case !said:
-			said = true
+		case !said || missing && !saidMissing: // somebody has to make it, so it is said also where Kafka was away before
+			said, saidMissing = true, missing
 			s.r.log.Warn("cannot read the topic yet, trying again until it works", "topic", topic, "error", err)
 		}
 		s.r.sink.Trouble(err)

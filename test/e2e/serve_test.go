@@ -131,7 +131,7 @@ func TestTermWhileBrokerHangs(t *testing.T) {
 	wantEndWithin(t, s.Process, syscall.SIGTERM, 2*time.Second)
 }
 
-// TestEmbeddedBrokerAwayAtStart: kkv serve starts before its broker.
+// TestEmbeddedBrokerAwayAtStart: kkv serve starts before its broker, and before its topic.
 func TestEmbeddedBrokerAwayAtStart(t *testing.T) {
 	bootstrap := fmt.Sprintf("127.0.0.1:%d", port.Free(t, 1)[0])
 	s := harness.StartServe(t, bootstrap, "late", nil)
@@ -139,7 +139,9 @@ func TestEmbeddedBrokerAwayAtStart(t *testing.T) {
 	wantStatus(t, "live without a broker", harness.Do(t, s.URL, "GET", "/q/health/live"), 200)
 	// The log names the address that cannot be reached.
 	s.WaitFor(t, bootstrap, harness.StartTimeout)
-	d := harness.StartDev(t, "late", nil, "--kafka-listen", bootstrap)
+	d := harness.StartDev(t, "another", nil, "--kafka-listen", bootstrap)
+	s.WaitFor(t, `topic does not exist.*create-topic`, harness.StartTimeout)
+	apachekafka.CreateTopic(t, bootstrap, "late", 1, map[string]string{"cleanup.policy": "compact"})
 	s.AwaitReady(t)
 	wantStatus(t, "produce", harness.DoBody(t, d.Gateway, "POST", produceTo("late", "k"), []byte("v")), 200)
 	await(t, s, "k", "v")
