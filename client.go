@@ -29,14 +29,15 @@ import (
 // ErrBehind rather than the context's error, and a write with its position. Without one a server waits for 5 s.
 //
 // Reads try the servers in turn: the next one after a connection error or a 503. A write is sent to another server
-// only if the first surely did not pass it on.
+// only if the first surely did not pass it on. Where a server did not answer by the caller's deadline, the next call begins
+// with another.
 type Client struct {
 	servers []string
 	token   string
 	http    *http.Client
 	own     *http.Transport // nil if the caller brought an http.Client
 	log     *slog.Logger
-	at      atomic.Uint32 // index of the server that answered last
+	at      atomic.Uint32 // index of the server to ask first: that which answered last
 
 	mu    sync.Mutex
 	pos   Position
@@ -383,7 +384,12 @@ func (c *Client) send(ctx context.Context, server int, r call) (*http.Response, 
 	for _, option := range r.how {
 		option(req.Header)
 	}
-	return c.http.Do(req)
+	resp, err := c.http.Do(req)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		// Else every call with a short deadline would be spent on a server that hangs.
+		c.at.CompareAndSwap(uint32(server), uint32((server+1)%len(c.servers)))
+	}
+	return resp, err
 }
 
 // inTurn is the index of every server once, that which answered last first.

@@ -221,6 +221,29 @@ func TestReadsTryServersInTurn(t *testing.T) {
 }
 
 // A write goes to a second server only if the first surely did nothing with it.
+// A server that accepts and says nothing costs one call with a deadline, not all of them.
+func TestNextCallLeavesAServerThatHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
+		s.Put("k", "v")
+		n.Serve("hung", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		c := newClient(t, options(n, "http://hung", "http://a"))
+		get := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			_, err := c.Get(ctx, "k")
+			return err
+		}
+		if err := get(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the first get: %v", err)
+		}
+		for range 3 {
+			if err := get(); err != nil {
+				t.Errorf("a later get: %v", err)
+			}
+		}
+	})
+}
+
 func TestWriteOutcomes(t *testing.T) {
 	for _, c := range []struct {
 		first   string
