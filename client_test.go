@@ -220,7 +220,6 @@ func TestReadsTryServersInTurn(t *testing.T) {
 	})
 }
 
-// A write goes to a second server only if the first surely did nothing with it.
 // A server that accepts and says nothing costs one call with a deadline, not all of them.
 func TestNextCallLeavesAServerThatHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, n *cachetest.Network, s *cachetest.Server) {
@@ -244,6 +243,7 @@ func TestNextCallLeavesAServerThatHangs(t *testing.T) {
 	})
 }
 
+// A write goes to a second server only if the first surely did nothing with it.
 func TestWriteOutcomes(t *testing.T) {
 	for _, c := range []struct {
 		first   string
