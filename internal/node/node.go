@@ -200,8 +200,12 @@ func (n *Node) report(ctx context.Context) {
 		}
 		st := n.cache.Status()
 		if r := st.Replay; r != nil {
+			left := "unknown"
+			if r.Left >= 0 {
+				left = r.Left.Round(time.Second).String()
+			}
 			n.o.Logger.Info("loading", "topic", st.Topic, "records", r.Records, "bytes", r.Bytes, "percent", int(r.Done*100),
-				"records/s", int(float64(r.Records)/max(r.Took.Seconds(), 0.001)), "left", r.Left.Round(time.Second))
+				"records/s", int(float64(r.Records)/max(r.Took.Seconds(), 0.001)), "left", left)
 		}
 		if full := st.Full(); full >= 0.9 && !short {
 			short = true
