@@ -52,33 +52,55 @@ func (r *Reader) Ends(ctx context.Context) (Ends, error) {
 func (r *Reader) ends(ctx context.Context, cl *kgo.Client) (Ends, error) {
 	known := r.known.Load()
 	if known == nil {
-		return r.endsInTurn(ctx, cl)
+		return r.endsInTurn(ctx, cl, readUncommitted)
 	}
 	e := Ends{TopicID: known.ID, Asked: time.Now()}
-	var now kafka.Topic
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		now, err = kafka.Metadata(ctx, cl, r.o.Topic)
+	g, both := errgroup.WithContext(ctx) // a leader that was cut off answers nobody: that there is another one ends the question to it
+	g.Go(func() error {
+		now, err := kafka.Metadata(both, cl, r.o.Topic)
+		if err == nil && !sameLeaders(known, &now) {
+			err = errMoved
+		}
 		return err
 	})
-	var err error
-	e.Offsets, err = listOffsets(ctx, cl, *known, readUncommitted, latest)
-	if g.Wait() != nil || err != nil || !sameLeaders(known, &now) {
-		return r.endsInTurn(ctx, cl)
+	g.Go(func() (err error) {
+		e.Offsets, err = listOffsets(both, cl, *known, readUncommitted, latest)
+		return err
+	})
+	if g.Wait() != nil {
+		return r.endsInTurn(ctx, cl, readUncommitted)
 	}
 	return e, nil
 }
 
-func (r *Reader) endsInTurn(ctx context.Context, cl *kgo.Client) (Ends, error) {
+// endsInTurn asks for the topic, and then the leaders that it has.
+func (r *Reader) endsInTurn(ctx context.Context, cl *kgo.Client, isolation int8) (Ends, error) {
 	t, err := kafka.Metadata(ctx, cl, r.o.Topic)
 	if err != nil {
-		r.known.Store(nil)
 		return Ends{}, err
 	}
-	r.known.Store(&t)
 	e := Ends{TopicID: t.ID, Asked: time.Now()}
-	e.Offsets, err = listOffsets(ctx, cl, t, readUncommitted, latest)
+	if !r.learn(&t) {
+		return e, errLags
+	}
+	e.Offsets, err = listOffsets(ctx, cl, t, isolation, latest)
 	return e, err
+}
+
+var (
+	errMoved = errors.New("the topic has other leaders than before")
+	errLags  = errors.New("the broker asked does not know of all the topic's partitions yet")
+)
+
+// learn takes t for what is known of the topic, unless the broker that told of it lags behind what is: of one
+// incarnation there are never fewer partitions than there were, and an end that leaves one out proves nothing.
+func (r *Reader) learn(t *kafka.Topic) bool {
+	known := r.known.Load()
+	if len(t.Partitions) == 0 || known != nil && known.ID == t.ID && len(t.Partitions) < len(known.Partitions) {
+		return false
+	}
+	r.known.Store(t)
+	return true
 }
 
 // sameLeaders: the same incarnation, partitions, leaders and epochs.
@@ -96,16 +118,6 @@ const (
 	latest   int64 = -1
 	earliest int64 = -2
 )
-
-func ends(ctx context.Context, cl *kgo.Client, topic string, isolation int8) (Ends, error) {
-	t, err := kafka.Metadata(ctx, cl, topic)
-	if err != nil {
-		return Ends{}, err
-	}
-	e := Ends{TopicID: t.ID, Asked: time.Now()}
-	e.Offsets, err = listOffsets(ctx, cl, t, isolation, latest)
-	return e, err
-}
 
 // listOffsets asks the leader of every partition of t, each under its epoch. It is all or nothing.
 func listOffsets(ctx context.Context, cl *kgo.Client, t kafka.Topic, isolation int8, timestamp int64) ([]int64, error) {

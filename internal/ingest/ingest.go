@@ -148,7 +148,7 @@ type Reader struct {
 	log  *slog.Logger
 	aux  atomic.Pointer[kgo.Client] // while Run runs: for all that is not fetching
 
-	known      atomic.Pointer[kafka.Topic] // as Ends was last told
+	known      atomic.Pointer[kafka.Topic] // as last told, but for what learn leaves out
 	wantStarts atomic.Bool
 
 	mu     sync.Mutex

@@ -262,7 +262,7 @@ var errSlow = fmt.Errorf("Kafka has not answered for %v", slowAfter)
 func (s *session) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	now, err := ends(ctx, s.aux, s.r.o.Topic, readUncommitted)
+	now, err := s.r.endsInTurn(ctx, s.aux, readUncommitted)
 	if now.TopicID != [16]byte{} && now.TopicID != s.id {
 		return &reopen{ReasonRecreated, fmt.Errorf("topic ID was %x and is now %x", s.id, now.TopicID)}
 	}
@@ -271,7 +271,7 @@ func (s *session) look(ctx context.Context) error {
 	}
 	var stable Ends
 	if s.behind(now) { // perhaps an open transaction holds the last stable offset back
-		if stable, err = ends(ctx, s.aux, s.r.o.Topic, readCommitted); err != nil || stable.TopicID != s.id {
+		if stable, err = s.r.endsInTurn(ctx, s.aux, readCommitted); err != nil || stable.TopicID != s.id {
 			stable = Ends{}
 		}
 	}
