@@ -371,12 +371,7 @@ func (c *Cache) Current(partition int32, end, stable int64, asked time.Time) {
 	if st == nil || int(partition) >= len(st.parts) {
 		return
 	}
-	p := &st.parts[partition]
-	if !p.endAsked.IsZero() && p.Next < p.end && p.first.asked.IsZero() {
-		p.first = asking{p.end, p.endAsked} // else a position that is always a little behind never proves anything
-	}
-	p.end, p.stable, p.endAsked = end, stable, asked
-	p.prove()
+	st.parts[partition].answered(end, stable, asked)
 	st.mark.Store(nil)
 	c.wake()
 }

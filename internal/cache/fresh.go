@@ -256,17 +256,9 @@ func (c *Cache) Fresh(ctx context.Context) error {
 		return &Behind{Reason: BehindLeader, cause: err}
 	}
 	missing := int32(0)
-	reached := func(st *state) (bool, error) {
-		if st.topicID != e.TopicID { // the new incarnation is being loaded
-			return false, nil
-		}
-		for i, end := range e.Offsets {
-			if st.next(int32(i)) < end {
-				missing = int32(i)
-				return false, nil
-			}
-		}
-		return true, nil
+	reached := func(st *state) (ok bool, err error) {
+		missing, ok = c.covers(st, &e)
+		return ok, nil
 	}
 	for i, end := range e.Offsets {
 		c.reader.Want(int32(i), end)
@@ -276,6 +268,26 @@ func (c *Cache) Fresh(ctx context.Context) error {
 		return err
 	}
 	return c.behind(ctx, missing, e.Offsets[missing])
+}
+
+// covers reports whether st, the state served, has all that the leaders had, and names a partition that lacks something. A
+// state that is being replaced by another reading of the same log does not count: that log is not the one it was. What
+// is known here of the state's age goes into it.
+func (c *Cache) covers(st *state, e *ingest.Ends) (missing int32, ok bool) {
+	if st.topicID != e.TopicID || c.next != nil && c.next.topicID == e.TopicID { // what takes its place is being loaded
+		return 0, false
+	}
+	for i, end := range e.Offsets {
+		if end > 0 && !st.reached(int32(i), end) {
+			return int32(i), false
+		}
+	}
+	for i := range min(len(e.Offsets), len(st.parts)) {
+		if st.parts[i].current(e.Asked) {
+			st.mark.Store(nil)
+		}
+	}
+	return 0, true
 }
 
 // MaxStale returns at once if the data is known to be at most d old, and else does as Fresh. Not met, the error wraps

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"slices"
 	"time"
 
 	"github.com/kkv-project/kkv/internal/ingest"
@@ -12,7 +13,7 @@ type part struct {
 	asOf     time.Time // when the leader was asked and had nothing beyond Next
 	end      int64     // the leader's high watermark as last asked
 	endAsked time.Time
-	first    asking       // the first question before that whose answer is ahead of Next
+	asked    []asking     // answers that are ahead of Next, the oldest first, at most askedMost
 	stable   int64        // the last stable offset as last asked, -1 if it was not
 	epochs   []epochStart // the log's lineage (KIP-101)
 	eras     []era        // the loads of this partition, the present one last
@@ -24,6 +25,9 @@ type part struct {
 func (p *part) reached(next int64) bool {
 	return p.Next >= next && (p.Next >= p.settled || next <= p.unsettled)
 }
+
+// askedMost bounds the answers that a partition keeps, and so how closely the age of one that always lags is known.
+const askedMost = 32
 
 // asking is what the leader answered when it was asked how far its log reaches.
 type asking struct {
@@ -53,19 +57,42 @@ func (m *Mark) Age() (age time.Duration, ok bool) {
 	return max(0, time.Since(m.asOf), time.Now().Round(0).Sub(m.asOf.Round(0))), true // monotonic and wall: a suspended machine stops one of them
 }
 
-// prove: what the leader had when asked is all in.
-func (p *part) prove() {
-	newest := asking{p.end, p.endAsked}
-	for _, q := range []*asking{&p.first, &newest} {
-		if q.asked.IsZero() || p.Next < q.end {
-			continue
+// answered takes in that the leader, asked then, had a high watermark of end.
+func (p *part) answered(end, stable int64, asked time.Time) {
+	p.end, p.stable, p.endAsked = end, stable, asked
+	if len(p.asked) == askedMost { // the one that its neighbours stand closest around is missed least
+		around := func(i int) time.Duration { return p.asked[i+1].asked.Sub(p.asked[i-1].asked) }
+		least := 1
+		for i := 2; i < askedMost-1; i++ {
+			if around(i) < around(least) {
+				least = i
+			}
 		}
-		if q.asked.After(p.asOf) {
-			p.asOf = q.asked
-			p.eras[len(p.eras)-1].current(p.Next)
-		}
-		*q = asking{}
+		p.asked = slices.Delete(p.asked, least, least+1)
 	}
+	p.asked = append(p.asked, asking{end, asked})
+	p.prove()
+}
+
+// prove looks for the newest answer of which all is in. Those before it say no more.
+func (p *part) prove() {
+	for i := len(p.asked) - 1; i >= 0; i-- {
+		if q := p.asked[i]; p.reached(q.end) {
+			p.asked = append(p.asked[:0], p.asked[i+1:]...)
+			p.current(q.asked)
+			return
+		}
+	}
+}
+
+// current notes that all that the leader had when it was asked is in, and reports whether that is news.
+func (p *part) current(asked time.Time) bool {
+	if !asked.After(p.asOf) {
+		return false
+	}
+	p.asOf = asked
+	p.eras[len(p.eras)-1].current(p.Next)
+	return true
 }
 
 // progress moves a partition on. It reports whether its log start has moved, past which expire has to do its work.
