@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -122,7 +123,7 @@ func (s *Server) parseAsk(h http.Header, q url.Values) (a ask, kind string, err 
 		if p, o, ok := strings.Cut(v, ":"); ok {
 			partition, err := strconv.ParseInt(p, 10, 32)
 			offset, err2 := strconv.ParseInt(o, 10, 64)
-			if err != nil || err2 != nil || partition < 0 || offset < 0 {
+			if err != nil || err2 != nil || partition < 0 || offset < 0 || offset == math.MaxInt64 { // what comes after it is waited for
 				return a, "bad-position", errors.New(strconv.Quote(v) + " is not <partition>:<offset>.")
 			}
 			a.offsets = append(a.offsets, recordAt{int32(partition), offset})

@@ -51,6 +51,7 @@ func TestFreshReads(t *testing.T) {
 		g.get("/v1/topics/fixture/keys/k?maxStale=soon").wantProblem(t, 400, "bad-request")
 		g.get("/v1/topics/fixture/keys/k?atLeast=x").wantProblem(t, 400, "bad-position")
 		g.get("/v1/topics/fixture/keys/k?atLeast=0:x").wantProblem(t, 400, "bad-position")
+		g.get("/v1/topics/fixture/keys/k?atLeast=0:9223372036854775807").wantProblem(t, 400, "bad-position")
 	})
 }
 

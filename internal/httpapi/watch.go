@@ -379,7 +379,7 @@ func (st *stream) wants(key []byte) bool {
 // time at which that was proved current.
 func (st *stream) progress() error {
 	c := wire.Change{Type: wire.Progress, AgeMs: -1, Merged: st.merged}
-	if mark, err := st.s.cache.Mark(); err == nil && st.pos.Covers(mark.Position) {
+	if mark, err := st.s.cache.Mark(); err == nil && st.pos.Same(mark.Position) { // not Covers: a log start that is ahead stands for deletes still to be read
 		st.pos = mark.Position
 		if age, ok := mark.Age(); ok {
 			c.AgeMs = age.Milliseconds()

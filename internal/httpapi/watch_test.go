@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kkv-project/kkv/internal/cache"
+	"github.com/kkv-project/kkv/internal/ingest"
 	"github.com/kkv-project/kkv/internal/position"
 	"github.com/kkv-project/kkv/internal/wire"
 )
@@ -385,4 +388,24 @@ func TestWatchProgressOnABusyTopic(t *testing.T) {
 			t.Errorf("%d progress lines in 10 s of changes for others", seen)
 		}
 	})
+}
+
+// TestProgressWaitsForWhatExpired: the log start of the cache is ahead of the stream's while the deletes that it stands for
+// lie in the feed, unread. Whoever resumed from there would never hear of them.
+func TestProgressWaitsForWhatExpired(t *testing.T) {
+	c := cache.New(cache.Options{})
+	c.Load(ingest.Incarnation{TopicID: [16]byte{1}, Partitions: []ingest.Progress{{}}, Ends: []int64{0}}, "")
+	c.Loaded()
+	c.Apply(&ingest.Batch{Records: []ingest.Record{{Key: []byte("k"), Value: []byte("1")}}, Progress: []ingest.Progress{{Next: 1}}})
+	before, _ := c.Mark()
+	c.Apply(&ingest.Batch{Progress: []ingest.Progress{{Next: 1, LogStart: 1}}})
+	w := httptest.NewRecorder()
+	st := &stream{s: &Server{cache: c}, w: w, rc: http.NewResponseController(w), pos: before.Position}
+	if err := st.progress(); err != nil {
+		t.Fatal(err)
+	}
+	told, err := wire.ParseNDJSON(bytes.TrimSpace(w.Body.Bytes()))
+	if err != nil || told.Position != before.Text {
+		t.Errorf("progress names %q, %v, and the stream is at %q", told.Position, err, before.Text)
+	}
 }

@@ -123,6 +123,11 @@ func (p Position) Covers(q Position) bool {
 	return true
 }
 
+// Same reports whether p and q are one vector, log starts and epochs included, whenever either was proved current.
+func (p Position) Same(q Position) bool {
+	return p.topicID == q.topicID && slices.Equal(p.parts, q.parts)
+}
+
 // Merge is the lowest Position that covers both. Of two incarnations it keeps the one proved current later,
 // and q where neither ever was. Unless one covers the other, the result is as of the older of the two, since
 // only then both were proved; with a write's position it is proved at no time.
