@@ -26,6 +26,11 @@ function refused(err) {
   return err instanceof StatusError && err.status >= 300 && err.status < 500 && ![408, 425, 429].includes(err.status);
 }
 
+/** Whether an answer is about what had been seen, which connect names where nothing is resumed, and has forgotten now. */
+function forgotten(err, since) {
+  return err.status === 409 && err.type.startsWith('position-') && (!since || since === 'now');
+}
+
 /**
  * Yields the changes of one watch until the signal aborts, which it throws, as it does an answer that refuses the
  * request. It reconnects for ever and resumes from the last position that it heard of.
@@ -88,8 +93,7 @@ export async function* watch({ connect, since, gzip, forever, signal, state }) {
       if (refused(err)) {
         const aboutSince = err.status === 400 || err.status === 409;
         if (own && aboutSince) [since, own] = ['', false];
-        else if (err.status === 409 && (!since || since === 'now')) failures = 0; // what was seen is of another time; connect forgot it
-        else if (!forever && !(opened && err.status === 404)) throw err;
+        else if (!forever && !(opened && err.status === 404) && !forgotten(err, since)) throw err;
       }
       if (!away) state(err);
       away = true;

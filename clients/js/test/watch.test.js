@@ -184,3 +184,9 @@ test('a watch that ended leaves nothing at the caller\'s signal', async () => {
   }
   assert.deepEqual(getEventListeners(signal, 'abort'), []);
 });
+
+test('a 409 that is not about a position refuses the watch', async () => {
+  const { cache, asked } = scripted([new Response('', { status: 409 })]);
+  await assert.rejects(cache.watch().next(), (err) => err instanceof StatusError && err.status === 409);
+  assert.equal(asked.length, 1);
+});
