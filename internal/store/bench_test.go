@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 func million(b *testing.B, n, valueLen int) []Record {
@@ -67,5 +68,26 @@ func BenchmarkGet(b *testing.B) {
 	var r Record
 	for b.Loop() {
 		s.Get(recs[rand.IntN(len(recs))].Key, &r)
+	}
+}
+
+// BenchmarkExpire takes away what one of four partitions holds of a million keys, 1,000 under each lock.
+func BenchmarkExpire(b *testing.B) {
+	recs := million(b, 1_000_000, 201)
+	for b.Loop() {
+		b.StopTimer()
+		s := New()
+		for i := range recs {
+			s.Apply(&recs[i])
+		}
+		s.FinishOrder(s.StartOrder()())
+		b.StartTimer()
+		var most time.Duration
+		for all := false; !all; {
+			began := time.Now()
+			all = s.Expire(1, 250_000, 1000, func(*Record, Effect) {})
+			most = max(most, time.Since(began))
+		}
+		b.ReportMetric(most.Seconds()*1e3, "ms-longest")
 	}
 }

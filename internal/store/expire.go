@@ -2,6 +2,7 @@ package store
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 )
 
@@ -9,17 +10,11 @@ import (
 // time, lower ones included.
 func (sl *slab) note(partition int32, offset int64) (more int) {
 	for int(partition) >= len(sl.spans) {
-		sl.spans = append(sl.spans, span{})
+		sl.spans = append(sl.spans, span{lo: math.MaxInt64})
 		more++
 	}
-	switch sp := &sl.spans[partition]; {
-	case sp.hi == 0:
-		*sp = span{offset, offset + 1}
-	case offset < sp.lo:
-		sp.lo = offset
-	case offset >= sp.hi:
-		sp.hi = offset + 1
-	}
+	sp := &sl.spans[partition]
+	sp.lo, sp.hi = min(sp.lo, offset), max(sp.hi, offset+1)
 	return more
 }
 
@@ -29,7 +24,7 @@ func (s *Store) Expire(partition int32, offset int64, most int, f func(gone *Rec
 	var found []Record
 	for i := 0; i < len(s.slabs) && len(found) < most; i++ {
 		sl := s.slabs[i]
-		if sl == nil || sl.dead == sl.used || int(partition) >= len(sl.spans) || sl.spans[partition].hi == 0 || sl.spans[partition].lo >= offset {
+		if sl == nil || sl.dead == sl.used || int(partition) >= len(sl.spans) || sl.spans[partition].lo >= offset {
 			continue
 		}
 		var r Record
@@ -39,6 +34,9 @@ func (s *Store) Expire(partition int32, offset int64, most int, f func(gone *Rec
 			if r.Partition == partition && r.Offset < offset && s.lives(&r, l) {
 				found = append(found, r)
 			}
+		}
+		if len(found) < most {
+			sl.spans[partition].lo = offset // what there was below is found, and goes: it is not looked for again
 		}
 	}
 	for i := range found {

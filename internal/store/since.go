@@ -135,8 +135,8 @@ func (d *Diff) live(prefix []byte) iter.Seq[*Record] {
 
 // missed: the slab holds, or held, something that the reader has not seen.
 func (sl *slab) missed(d *Diff) bool {
-	for p, sp := range sl.spans {
-		if sp.hi > d.cut(int32(p)).Next {
+	for p := range sl.spans { // the writer may change lo meanwhile
+		if sl.spans[p].hi > d.cut(int32(p)).Next {
 			return true
 		}
 	}

@@ -17,12 +17,12 @@ const (
 type slab struct {
 	buf   []byte // of full length from the start, so that readers see no slice header change
 	base  int64  // what timestamps are relative to: the first record's
-	used  int    // once another slab is being filled, this and spans change no more
+	used  int    // once another slab is being filled, this and the spans' hi change no more
 	dead  int
-	spans []span // by partition: where its records, dead ones included, come from
+	spans []span // by partition: where its records come from
 }
 
-// span is a stretch of one partition's offsets, of which a slab has some; with hi 0, none.
+// span is a stretch of one partition's offsets: a slab's records lie below hi, and those that live not below lo.
 type span struct{ lo, hi int64 }
 
 // Effect is what applying one record did to what a reader sees of its key.

@@ -530,7 +530,10 @@ func TestSinceReadsOnWhileWritesGoOn(t *testing.T) {
 		}
 		done <- n
 	}()
-	write(20_000, 40_000)
+	write(20_000, 30_000)
+	for !s.Expire(0, 27_000, 100, func(*Record, Effect) {}) {
+	}
+	write(30_000, 40_000)
 	if n := <-done; n != 2000 {
 		t.Errorf("%d keys have changed, want 2000", n)
 	}

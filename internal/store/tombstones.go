@@ -41,8 +41,9 @@ func (t *tombstones) add(r *Record, expired bool) {
 
 // drop lets go of the oldest beyond the limit and moves the horizons past them.
 func (t *tombstones) drop() {
-	for t.bytes > max(t.limit, tombstonesMin) && len(t.slabs) > 1 {
-		old := t.slabs[0]
+	first := 0
+	for ; t.bytes > max(t.limit, tombstonesMin) && first < len(t.slabs)-1; first++ {
+		old := t.slabs[first]
 		var r Record
 		for at := 0; at < old.used; {
 			at += decode(old.buf[at:], &r, old.base)
@@ -56,7 +57,9 @@ func (t *tombstones) drop() {
 			}
 		}
 		t.bytes -= int64(len(old.buf))
-		t.slabs = append([]*slab(nil), t.slabs[1:]...)
+	}
+	if first > 0 {
+		t.slabs = append([]*slab(nil), t.slabs[first:]...)
 	}
 }
 
