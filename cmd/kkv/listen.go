@@ -11,7 +11,6 @@ import (
 
 	"github.com/kkv-project/kkv/internal/config"
 	"github.com/kkv-project/kkv/internal/kafka"
-	"github.com/kkv-project/kkv/internal/node"
 )
 
 // listen opens a TCP address for what the flag names; port 0 picks a free one.
@@ -58,10 +57,10 @@ func createTopic(ctx context.Context, k kafka.Config, name string, partitions in
 			return ctx.Err()
 		}
 		if kafka.Classify(err) == kafka.Fatal {
-			return node.WithHint(err)
+			return kafka.Explain(err)
 		}
 		if !said {
-			logger.Warn("cannot create the topic yet, trying again until it works", "topic", name, "error", node.WithHint(err))
+			logger.Warn("cannot create the topic yet, trying again until it works", "topic", name, "error", kafka.Explain(err))
 		}
 		select {
 		case <-time.After(wait):

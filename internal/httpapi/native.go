@@ -377,10 +377,7 @@ func recordHeaders(h http.Header) ([]kafka.Header, error) {
 }
 
 func (s *Server) writeFailed(w http.ResponseWriter, r *http.Request, err error) {
-	detail := err.Error()
-	if hint := kafka.Hint(err); hint != "" {
-		detail += "; " + hint
-	}
+	detail := kafka.Explain(err).Error()
 	switch {
 	case kafka.OutcomeUnknown(err):
 		problem(w, r, http.StatusGatewayTimeout, "outcome-unknown", detail)

@@ -329,28 +329,3 @@ func readReference(ref string) (string, error) {
 	}
 	return v, nil
 }
-
-// MaskProperties returns a copy that is fit to be shown: values that are or
-// may hold a secret are "***", except references to files, which say where
-// the secret is and not what it is. Properties that kkv does not know are
-// masked too if their name sounds like a secret.
-func MaskProperties(props map[string]string) map[string]string {
-	out := make(map[string]string, len(props))
-	for name, value := range props {
-		if value != "" && secretName(name) && fileReference.ReplaceAllString(value, "") != "" {
-			value = "***"
-		}
-		out[name] = value
-	}
-	return out
-}
-
-func secretName(name string) bool {
-	n := strings.ToLower(name)
-	for _, s := range []string{"password", "secret", "jaas", "credential", "passphrase"} {
-		if strings.Contains(n, s) {
-			return !strings.HasSuffix(n, ".client.id")
-		}
-	}
-	return strings.HasSuffix(n, ".key") || strings.HasSuffix(n, ".token") || strings.HasSuffix(n, ".pem")
-}

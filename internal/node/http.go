@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"github.com/kkv-project/kkv/internal/kafka"
 )
 
 // ServeHTTP answers on l until ctx ends, and then lets what is under way finish within grace: for most of it undisturbed,
@@ -36,12 +34,4 @@ func ServeHTTP(ctx context.Context, l net.Listener, h http.Handler, logger *slog
 		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 	}
 	return nil
-}
-
-// WithHint adds to an error of Kafka what to do about it, where that is known.
-func WithHint(err error) error {
-	if hint := kafka.Hint(err); hint != "" {
-		return fmt.Errorf("%w; %s", err, hint)
-	}
-	return err
 }

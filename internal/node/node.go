@@ -140,7 +140,7 @@ func (n *Node) Run(ctx context.Context, grace time.Duration) error {
 	g, gctx := errgroup.WithContext(live)
 	g.Go(func() error {
 		if err := n.cache.Run(gctx); err != nil {
-			return WithHint(err)
+			return kafka.Explain(err)
 		}
 		return nil
 	})
