@@ -55,13 +55,16 @@ func (b *Behind) Error() string {
 
 func (b *Behind) Unwrap() error { return b.cause }
 
-// wait blocks until reached holds for the state served, and calls it again whenever the position moves. It reports
-// false when ctx ends first.
-func (c *Cache) wait(ctx context.Context, reached func(st *state) (bool, error)) (bool, error) {
-	for {
+// wait blocks until reached holds for the state served, and calls it again whenever the position moves. If it has to
+// block, it calls want first, which says to the reader what is waited for. It reports false when ctx ends first.
+func (c *Cache) wait(ctx context.Context, reached func(st *state) (bool, error), want func()) (bool, error) {
+	for first := true; ; first = false {
 		moved, err := c.look(reached)
 		if moved == nil || err != nil {
 			return err == nil, err
+		}
+		if first {
+			want()
 		}
 		select {
 		case <-moved:
@@ -95,10 +98,9 @@ func (c *Cache) WaitFor(ctx context.Context, topicID [16]byte, partition int32, 
 	case <-ctx.Done():
 		return &Behind{Partition: partition, Wanted: offset + 1, Reason: BehindPlain, cause: context.Cause(ctx)}
 	}
-	c.reader.Want(partition, offset+1)
 	ok, err := c.wait(ctx, func(st *state) (bool, error) {
 		return (topicID == [16]byte{} || st.topicID == topicID) && st.reached(partition, offset+1), nil
-	})
+	}, func() { c.reader.Want(partition, offset+1) })
 	if ok || err != nil {
 		return err
 	}
@@ -149,15 +151,8 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 		return nil
 	}
 	began := time.Now()
-	for i := range p.Len() {
-		if next := p.Partition(int32(i)).Next; next > 0 {
-			c.reader.Want(int32(i), next)
-		}
-	}
-	if c.startsBelow(p) {
-		c.reader.WantStarts()
-	}
 	asked := false
+	starts := false // whoever issued p knew of records that have expired and are served here
 	var missing int32
 	reached := func(st *state) (bool, error) {
 		if st.topicID != p.TopicID() {
@@ -176,7 +171,11 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 			if i < len(st.parts) && (!st.parts[i].holds(want) || st.parts[i].endsBelow(want, began)) {
 				return false, ErrTruncated
 			}
-			if reached && !(st.reached(int32(i), want.Next) && st.parts[i].LogStart >= want.LogStart) { // an empty partition that is not known yet counts, too
+			is := st.reached(int32(i), want.Next) // an empty partition that is not known yet counts, too
+			if i < len(st.parts) && st.parts[i].LogStart < want.LogStart {
+				is, starts = false, true
+			}
+			if reached && !is {
 				missing, reached = int32(i), false
 			}
 		}
@@ -194,26 +193,20 @@ func (c *Cache) AtLeast(ctx context.Context, p position.Position) error {
 			asked = true
 		}
 	}
-	ok, err := c.wait(ctx, reached)
+	ok, err := c.wait(ctx, reached, func() {
+		for i := range p.Len() {
+			if next := p.Partition(int32(i)).Next; next > 0 {
+				c.reader.Want(int32(i), next)
+			}
+		}
+		if starts {
+			c.reader.WantStarts()
+		}
+	})
 	if ok || err != nil {
 		return err
 	}
 	return c.behind(ctx, missing, p.Partition(missing).Next)
-}
-
-// startsBelow: whoever issued p knew of records that have expired and are served here.
-func (c *Cache) startsBelow(p position.Position) bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.cur == nil || c.cur.topicID != p.TopicID() {
-		return false
-	}
-	for i := range min(p.Len(), len(c.cur.parts)) {
-		if c.cur.parts[i].LogStart < p.Partition(int32(i)).LogStart {
-			return true
-		}
-	}
-	return false
 }
 
 // under notes that the record at offset was written under the leader epoch.
@@ -260,10 +253,11 @@ func (c *Cache) Fresh(ctx context.Context) error {
 		missing, ok = c.covers(st, &e)
 		return ok, nil
 	}
-	for i, end := range e.Offsets {
-		c.reader.Want(int32(i), end)
-	}
-	ok, err := c.wait(ctx, reached)
+	ok, err := c.wait(ctx, reached, func() {
+		for i, end := range e.Offsets {
+			c.reader.Want(int32(i), end)
+		}
+	})
 	if ok || err != nil {
 		return err
 	}
