@@ -34,14 +34,12 @@ func (r *Reader) Ends(ctx context.Context) (Ends, error) {
 	if aux == nil {
 		return Ends{}, ErrNotRunning
 	}
-	var wait backoff
-	for {
+	for pause := endsLeast; ; pause = min(2*pause, endsMost) {
 		e, err := r.ends(ctx, aux)
 		if err == nil || ctx.Err() != nil || kafka.Classify(err) == kafka.Fatal {
 			return e, err
 		}
-		wait.next = min(max(2*wait.next, 5*time.Millisecond), 200*time.Millisecond) / 2
-		if !wait.wait(ctx) {
+		if !sleep(ctx, pause) {
 			return e, err
 		}
 	}
@@ -96,7 +94,7 @@ var (
 // incarnation there are never fewer partitions than there were, and an end that leaves one out proves nothing.
 func (r *Reader) learn(t *kafka.Topic) bool {
 	known := r.known.Load()
-	if len(t.Partitions) == 0 || known != nil && known.ID == t.ID && len(t.Partitions) < len(known.Partitions) {
+	if len(t.Partitions) == 0 || known != nil && known.ID == t.ID && t.ID != [16]byte{} && len(t.Partitions) < len(known.Partitions) {
 		return false
 	}
 	r.known.Store(t)

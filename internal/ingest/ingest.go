@@ -117,6 +117,8 @@ const (
 	fetchMaxBytes = 8 << 20
 	probeEvery    = 5 * time.Millisecond   // while somebody waits for a position that does not move
 	probeMost     = 250 * time.Millisecond // the pause doubles up to this while nothing moves
+	endsLeast     = 5 * time.Millisecond   // while leaders move and somebody waits to be told their ends: the pause doubles
+	endsMost      = 200 * time.Millisecond // up to this
 	wantFor       = time.Minute            // no wait is longer
 	wantedMost    = 10_000
 	unparkEvery   = 250 * time.Millisecond
