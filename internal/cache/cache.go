@@ -161,7 +161,9 @@ func (c *Cache) Load(inc ingest.Incarnation, reason string) {
 	defer c.mu.Unlock()
 	st := &state{store: store.New(), topicID: inc.TopicID, reason: reason, ordered: make(chan struct{}), held: map[int32]bool{},
 		ends: inc.Ends, began: time.Now()}
-	st.store.LimitTombstones(c.o.MaxBytes / 10)
+	if c.o.MaxBytes > 0 {
+		st.store.LimitTombstones(c.o.MaxBytes / 10)
+	}
 	for _, p := range inc.Partitions {
 		st.progress(p)
 		st.starts = append(st.starts, p.Next)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kkv-project/kkv/internal/ingest"
 	"github.com/kkv-project/kkv/internal/store"
 )
 
@@ -101,4 +102,25 @@ func TestLoadingBeyondTheLimitIsNeverReady(t *testing.T) {
 			t.Errorf("ready %v, held %v, replay %+v", st.Ready, st.Held, st.Replay)
 		}
 	})
+}
+
+// TestTombstonesLeaveRoom: what is remembered of keys that are gone takes a tenth of the limit, not the room of those to come.
+func TestTombstonesLeaveRoom(t *testing.T) {
+	c := New(Options{MaxBytes: 4 << 20})
+	c.Load(ingest.Incarnation{TopicID: [16]byte{1}, Partitions: []ingest.Progress{{}}, Ends: []int64{0}}, "")
+	c.Loaded()
+	at := int64(0)
+	apply := func(value []byte) []ingest.Held {
+		at++
+		return c.Apply(&ingest.Batch{Records: []ingest.Record{{Key: fmt.Appendf(nil, "session-%d", (at-1)/2), Value: value, Offset: at}},
+			Progress: []ingest.Progress{{Next: at + 1}}})
+	}
+	for range 200_000 {
+		if held := append(apply([]byte("1")), apply(nil)...); len(held) > 0 {
+			t.Fatalf("after %d records, with %d keys, there is no room: %+v", at, c.Status().Keys, c.Status().Memory)
+		}
+	}
+	if m := c.Status().Memory; m.Tombstones > 4<<20/10+64<<10 {
+		t.Errorf("tombstones take %d bytes", m.Tombstones)
+	}
 }

@@ -69,7 +69,7 @@ type Store struct {
 
 // New makes an empty Store. Until FinishOrder it has no order: it is loaded faster so.
 func New() *Store {
-	return &Store{seed: maphash.MakeSeed(), gen: 1, next: 1, cur: -1, shadows: map[string][]loc{}}
+	return &Store{seed: maphash.MakeSeed(), gen: 1, next: 1, cur: -1, shadows: map[string][]loc{}, tombs: tombstones{limit: tombstonesUsual}}
 }
 
 // Len is the number of live keys.

@@ -13,8 +13,8 @@ type tombstones struct {
 }
 
 const (
-	tombSlabLen   = 64 << 10
-	tombstonesMin = 4 << 20 // bytes that are kept in any case
+	tombSlabLen     = 64 << 10
+	tombstonesUsual = 4 << 20 // bytes that are kept where LimitTombstones says nothing
 )
 
 // add remembers that r's key went at r's offset: by a tombstone, or, where expired, by expiry of the record there.
@@ -42,7 +42,7 @@ func (t *tombstones) add(r *Record, expired bool) {
 // drop lets go of the oldest beyond the limit and moves the horizons past them.
 func (t *tombstones) drop() {
 	first := 0
-	for ; t.bytes > max(t.limit, tombstonesMin) && first < len(t.slabs)-1; first++ {
+	for ; t.bytes > t.limit && first < len(t.slabs)-1; first++ {
 		old := t.slabs[first]
 		var r Record
 		for at := 0; at < old.used; {
@@ -63,7 +63,8 @@ func (t *tombstones) drop() {
 	}
 }
 
-// LimitTombstones sets how many bytes of tombstones are remembered at most; below 4 MiB means 4 MiB.
+// LimitTombstones sets how many bytes of tombstones are remembered at most, and one slab of 64 KiB in any case; before,
+// it is 4 MiB.
 func (s *Store) LimitTombstones(bytes int64) {
 	s.tombs.limit = bytes
 	s.tombs.drop()
