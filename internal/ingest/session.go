@@ -285,6 +285,9 @@ func (s *session) look(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	for i := range min(len(now.Offsets), len(s.parts)) {
+		if len(t.Partitions) > len(s.parts) {
+			break // what a partition that is not read yet holds is not in, so that nothing is proved current
+		}
 		lso := int64(-1)
 		if i < len(stable.Offsets) {
 			lso = stable.Offsets[i]
