@@ -18,6 +18,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/kkv-project/kkv/internal/cache"
 	"github.com/kkv-project/kkv/internal/kafkatest"
@@ -78,7 +79,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.ports.Store(20000)
 	born := w.rec.Now()
-	w.kafka = kafkatest.Start(t, topic, 0, kfake.NumBrokers(3), kfake.Ports(9092, 9093, 9094))
+	// Up to this version a fetch does not name a new leader's address (KIP-951). With it, Kafka's client stops its session
+	// for each move, under a mutex that its Close waits for, which stops the bubble's clock.
+	versions := kversion.Stable()
+	versions.SetMaxKeyVersion(int16(kmsg.Fetch), 15)
+	w.kafka = kafkatest.Start(t, topic, 0, kfake.NumBrokers(3), kfake.Ports(9092, 9093, 9094), kfake.MaxVersions(versions))
 	w.direct = w.newWay()
 	w.createTopic(3, born)
 	tr := &http.Transport{DialContext: w.kafka.Net.DialContext, MaxIdleConnsPerHost: 16}
