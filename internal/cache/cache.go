@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -187,8 +188,9 @@ func (c *Cache) Apply(b *ingest.Batch) (held []ingest.Held) {
 	return held
 }
 
-// apply is Apply but for what expires with it, since which log starts it returns: the one place where the store changes, the position moves and the feed hears of it, in
-// this order and under one lock, so that whoever hears of a change can read it.
+// apply is Apply but for what expires with it, since which log starts it returns: the one place where the store changes,
+// the position moves and the feed hears of it, in this order and under one lock, so that whoever hears of a change can
+// read it.
 func (c *Cache) apply(b *ingest.Batch) (held []ingest.Held, starts []ingest.Progress) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -197,11 +199,15 @@ func (c *Cache) apply(b *ingest.Batch) (held []ingest.Held, starts []ingest.Prog
 		return nil, nil
 	}
 	announce := live || c.cur == nil && c.o.AnnounceHistory
+	room := c.o.MaxBytes
+	if len(st.held) > 0 {
+		room -= room / 32 // each time that a partition goes on, it is fetched again: not for the sake of one record
+	}
 	var changes []feed.Change
 	for i := range b.Records {
 		r := &b.Records[i]
-		if len(held) > 0 && park(held, r) {
-			continue
+		if len(held) > 0 && slices.ContainsFunc(held, func(h ingest.Held) bool { return h.Partition == r.Partition }) {
+			continue // behind what is held
 		}
 		st.parts[r.Partition].under(r.Epoch, r.Offset)
 		if r.Key == nil {
@@ -210,8 +216,8 @@ func (c *Cache) apply(b *ingest.Batch) (held []ingest.Held, starts []ingest.Prog
 		}
 		rec := store.Record{Key: r.Key, Value: r.Value, Partition: r.Partition, Offset: r.Offset, Epoch: r.Epoch,
 			Timestamp: r.Timestamp, Headers: headers(r.Headers)}
-		if c.o.MaxBytes > 0 && st.store.Memory().Settled() > c.o.MaxBytes && st.store.Grows(&rec) {
-			held = append(held, ingest.Held{Partition: r.Partition, Records: []ingest.Record{*r}})
+		if c.o.MaxBytes > 0 && st.store.Memory().Settled() > room && st.store.Grows(&rec) {
+			held = append(held, ingest.Held{Partition: r.Partition, Record: *r})
 			continue
 		}
 		eff := st.store.Apply(&rec)
@@ -229,7 +235,7 @@ func (c *Cache) apply(b *ingest.Batch) (held []ingest.Held, starts []ingest.Prog
 		delete(st.held, p.Partition)
 		for _, h := range held {
 			if h.Partition == p.Partition {
-				p.Next = h.Records[0].Offset
+				p.Next = h.Record.Offset
 				st.held[p.Partition] = true
 			}
 		}
@@ -286,17 +292,6 @@ func (c *Cache) expire(partition int32, start int64) (all bool) {
 	}
 	c.wake()
 	return all
-}
-
-// park lines r up behind what is held of its partition, and reports whether anything is.
-func park(held []ingest.Held, r *ingest.Record) bool {
-	for i := range held {
-		if held[i].Partition == r.Partition {
-			held[i].Records = append(held[i].Records, *r)
-			return true
-		}
-	}
-	return false
 }
 
 // writable is the state that records go to, and whether it is the one served.

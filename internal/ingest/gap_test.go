@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -82,6 +83,11 @@ func TestHeldRecordsKeepWhatIsBehindThem(t *testing.T) {
 		if at := g.at(0); at.Next != 5 {
 			t.Errorf("the position is %+v, and the marker at 4 is read", at)
 		}
+		g.mu.Lock()
+		if got := g.offsets[0]; !slices.Equal(got, []int64{0, 1, 2, 3}) {
+			t.Errorf("offsets taken: %v", got)
+		}
+		g.mu.Unlock()
 		g.Put(0, "k", "2")
 		g.want(5*time.Second, "0/k=2 0/last=1")
 	})

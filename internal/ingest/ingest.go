@@ -52,10 +52,10 @@ type Batch struct {
 	Progress []Progress
 }
 
-// Held are the records of one partition that a Sink had no room for. Their bytes are as in Batch.
+// Held is the first record of one partition that a Sink had no room for. Its bytes are as in Batch.
 type Held struct {
 	Partition int32
-	Records   []Record // not empty
+	Record    Record
 }
 
 // Incarnation names the topic that a load reads.
@@ -71,8 +71,8 @@ type Sink interface {
 	// so far is no longer Kafka's (reason says why). Until Loaded, the Sink goes on showing what it showed.
 	Load(inc Incarnation, reason string)
 	// Apply takes the next records. Progress may name partitions that Load did not: they were added since. It
-	// returns what it has no room for: of some partitions, the records from one on. Their position then stands at
-	// the first of these, and they are offered again until there is room. It keeps nothing of b but records' bytes.
+	// returns what it has no room for: of some partitions, the first record that it did not take, nor any behind it. Their
+	// position then stands there, and that record is offered again until there is room. It keeps nothing of b.
 	Apply(b *Batch) (held []Held)
 	// Loaded: every record up to the ends captured when the load began has been applied.
 	Loaded()
@@ -288,10 +288,10 @@ type session struct {
 	mu      sync.Mutex // one call into the sink at a time
 	parts   []partition
 	loaded  bool
-	pollBad error             // Kafka refuses fetches
-	refused bool              // only of the goroutine that polls: pollBad is set
-	pending int               // partitions that have not reached their target
-	parked  map[int32]*parked // by partition: what the sink had no room for
+	pollBad error            // Kafka refuses fetches
+	refused bool             // only of the goroutine that polls: pollBad is set
+	pending int              // partitions that have not reached their target
+	parked  map[int32]Record // by partition: the first record that the sink had no room for
 	bad     error
 
 	began         time.Time     // when the load did
@@ -423,14 +423,12 @@ func (s *session) offsets(from int) map[int32]kgo.Offset {
 	return m
 }
 
-// apply hands b to the sink with the positions that it brings. What the sink has no room for is parked, and its
-// partition is not fetched meanwhile. The error is a reopen.
+// apply hands b, which it may shorten, to the sink with the positions that it brings. Where the sink has no room the
+// partition is parked. The error is a reopen.
 func (s *session) apply(b *Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.parked) > 0 {
-		b = s.behindParked(b)
-	}
+	s.pass(b)
 	if s.gone == nil {
 		s.gone = s.holed(b)
 	}
@@ -456,8 +454,8 @@ func (s *session) offer(b *Batch) {
 		n, p := b.Progress[i], &s.parts[b.Progress[i].Partition]
 		for _, h := range held {
 			if h.Partition == n.Partition {
-				s.park(h, n)
-				n.Next = h.Records[0].Offset
+				s.park(h)
+				n.Next = h.Record.Offset
 			}
 		}
 		if p.Next < p.target && n.Next >= p.target {

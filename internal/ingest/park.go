@@ -1,76 +1,57 @@
 package ingest
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"slices"
 
-// parked are records of one partition that the sink had no room for, and how far it is once they are in.
-type parked struct {
-	records []Record
-	end     Progress
-}
+	"github.com/twmb/franz-go/pkg/kgo"
+)
 
-// behindParked lines b's records of parked partitions up behind what is parked there.
-func (s *session) behindParked(b *Batch) *Batch {
-	out := &Batch{}
-	for _, r := range b.Records {
-		if p := s.parked[r.Partition]; p != nil {
-			p.records = append(p.records, r)
-		} else {
-			out.Records = append(out.Records, r)
-		}
+// park stands h's partition still: it is not fetched, and of what was fetched of it only a copy of the first record is
+// kept, for a view would keep its whole fetch in memory when that is short.
+func (s *session) park(h Held) {
+	r := h.Record
+	r.Key, r.Value, r.Headers = bytes.Clone(r.Key), bytes.Clone(r.Value), slices.Clone(r.Headers)
+	for i := range r.Headers {
+		r.Headers[i].Value = bytes.Clone(r.Headers[i].Value)
 	}
-	for _, n := range b.Progress {
-		if p := s.parked[n.Partition]; p != nil {
-			n.Gap, n.Next, n.Settled = max(n.Gap, p.end.Gap), max(n.Next, p.end.Next), max(n.Settled, p.end.Settled)
-			p.end = n
-		} else {
-			out.Progress = append(out.Progress, n)
-		}
-	}
-	return out
-}
-
-// park keeps what the sink has no room for, and end, where its partition is once it has.
-func (s *session) park(h Held, end Progress) {
 	if s.parked == nil {
-		s.parked = map[int32]*parked{}
+		s.parked = map[int32]Record{}
 	}
-	s.parked[h.Partition] = &parked{h.Records, end}
+	s.parked[h.Partition] = r
 	s.con.PauseFetchPartitions(map[string][]int32{s.r.o.Topic: {h.Partition}})
 }
 
-// unpark offers what is parked again, from time to time: room comes from tombstones and smaller values elsewhere.
+// pass leaves out of b what lies behind a parked record, and what had been fetched before its partition was set back.
+func (s *session) pass(b *Batch) {
+	past := func(partition int32, offset int64) bool {
+		if len(s.parked) > 0 {
+			if _, ok := s.parked[partition]; ok {
+				return true
+			}
+		}
+		return offset < s.parts[partition].Next
+	}
+	b.Records = slices.DeleteFunc(b.Records, func(r Record) bool { return past(r.Partition, r.Offset) })
+	b.Progress = slices.DeleteFunc(b.Progress, func(n Progress) bool { return past(n.Partition, n.Next) })
+}
+
+// unpark offers what is parked again, from time to time: room comes from tombstones and smaller values elsewhere. Once a
+// record is taken, its partition is fetched again from there.
 func (s *session) unpark(ctx context.Context) error {
 	for sleep(ctx, unparkEvery) {
 		s.mu.Lock()
-		for partition, p := range s.parked {
+		for partition, r := range s.parked {
 			delete(s.parked, partition)
-			s.offerParked(partition, p)
-			if s.parked[partition] == nil {
-				s.con.ResumeFetchPartitions(map[string][]int32{s.r.o.Topic: {partition}})
+			s.offer(&Batch{Records: []Record{r}, Progress: []Progress{{Partition: partition, Next: r.Offset + 1, Epoch: r.Epoch}}})
+			if _, still := s.parked[partition]; still {
+				continue
 			}
+			s.con.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.r.o.Topic: {partition: {Epoch: r.Epoch, Offset: r.Offset + 1}}})
+			s.con.ResumeFetchPartitions(map[string][]int32{s.r.o.Topic: {partition}})
 		}
 		s.mu.Unlock()
 	}
 	return ctx.Err()
-}
-
-// offerParked offers p in stretches of batchLen until one is not taken whole.
-func (s *session) offerParked(partition int32, p *parked) {
-	for rest := p.records; ; {
-		n, end := len(rest), p.end
-		if n > batchLen {
-			n = batchLen
-			end.Next, end.Epoch = rest[n].Offset, rest[n-1].Epoch
-		}
-		b := &Batch{Records: rest[:n], Progress: []Progress{end}}
-		rest = rest[n:]
-		s.offer(b)
-		if again := s.parked[partition]; again != nil {
-			again.records, again.end = append(again.records, rest...), p.end
-			return
-		}
-		if len(rest) == 0 {
-			return
-		}
-	}
 }

@@ -51,12 +51,11 @@ func (k *sink) Apply(b *Batch) (held []Held) {
 		at = k.state
 	}
 	for _, r := range b.Records {
-		if i := slices.IndexFunc(held, func(h Held) bool { return h.Partition == r.Partition }); i >= 0 {
-			held[i].Records = append(held[i].Records, r)
+		if slices.ContainsFunc(held, func(h Held) bool { return h.Partition == r.Partition }) {
 			continue
 		}
 		if k.room == 0 {
-			held = append(held, Held{r.Partition, []Record{r}})
+			held = append(held, Held{r.Partition, r})
 			continue
 		}
 		if k.room > 0 {
@@ -75,7 +74,7 @@ func (k *sink) Apply(b *Batch) (held []Held) {
 	for _, p := range b.Progress {
 		for _, h := range held {
 			if h.Partition == p.Partition {
-				p.Next = h.Records[0].Offset
+				p.Next = h.Record.Offset
 			}
 		}
 		if old := k.positions[p.Partition]; p.Next < old.Next || p.LogStart < old.LogStart {

@@ -129,9 +129,6 @@ func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 func (s *session) fetched(partition int32) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.parked[partition]; p != nil {
-		return p.end.Next
-	}
 	return s.parts[partition].Next
 }
 
@@ -415,7 +412,7 @@ func (s *session) stuck() (stuck []Progress, waiting bool) {
 	defer s.mu.Unlock()
 	for i := range s.parts {
 		p := &s.parts[i]
-		if s.parked[p.Partition] != nil || p.Next >= max(p.target, s.r.want(p.Partition)) {
+		if _, ok := s.parked[p.Partition]; ok || p.Next >= max(p.target, s.r.want(p.Partition)) {
 			continue
 		}
 		waiting = true
