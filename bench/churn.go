@@ -18,14 +18,11 @@ func (b *bench) churn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, address, err := b.startKkv(br, t)
+	c, address, err := b.readyKkv(ctx, br, t)
 	if err != nil {
 		return err
 	}
 	defer c.kill()
-	if _, _, err := c.waitFor(ctx, kkvReady, startTimeout); err != nil {
-		return err
-	}
 	if err := listable(ctx, address); err != nil {
 		return err
 	}

@@ -33,14 +33,11 @@ func (b *bench) fresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, address, err := b.startKkv(br, t)
+	c, address, err := b.readyKkv(ctx, br, t)
 	if err != nil {
 		return err
 	}
 	defer c.kill()
-	if _, _, err := c.waitFor(ctx, kkvReady, startTimeout); err != nil {
-		return err
-	}
 	cl, err := kgo.NewClient(kgo.SeedBrokers(br.address), kgo.DefaultProduceTopic(t.Name), kgo.ProducerLinger(0))
 	if err != nil {
 		return err
@@ -189,20 +186,19 @@ const restartClients = 8
 func (b *bench) restarts(ctx context.Context, br *broker, t dataset.Topic) error {
 	replicas := [2]*child{}
 	addresses := [2]string{}
+	defer func() {
+		for _, c := range replicas {
+			if c != nil {
+				c.kill()
+			}
+		}
+	}()
 	for i := range replicas {
 		var err error
-		if replicas[i], addresses[i], err = b.startKkv(br, t); err != nil {
-			return err
-		}
-		if _, _, err := replicas[i].waitFor(ctx, kkvReady, startTimeout); err != nil {
+		if replicas[i], addresses[i], err = b.readyKkv(ctx, br, t); err != nil {
 			return err
 		}
 	}
-	defer func() {
-		for _, c := range replicas {
-			c.kill()
-		}
-	}()
 	lctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var requests, retried, failed atomic.Int64

@@ -37,14 +37,11 @@ func (b *bench) get(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, address, err := b.startKkv(br, t)
+	c, address, err := b.readyKkv(ctx, br, t)
 	if err != nil {
 		return err
 	}
 	defer c.kill()
-	if _, _, err := c.waitFor(ctx, kkvReady, startTimeout); err != nil {
-		return err
-	}
 	if err := newest(ctx, address, t, 0); err != nil {
 		return err
 	}

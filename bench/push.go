@@ -55,12 +55,8 @@ func (b *bench) pushTopic(ctx context.Context, name string, more ...string) (*pu
 	if err != nil {
 		return nil, err
 	}
-	if p.child, p.address, err = b.startKkv(br, p.topic, more...); err != nil {
+	if p.child, p.address, err = b.readyKkv(ctx, br, p.topic, more...); err != nil {
 		p.producer.Close()
-		return nil, err
-	}
-	if _, _, err := p.waitFor(ctx, kkvReady, startTimeout); err != nil {
-		p.close()
 		return nil, err
 	}
 	return p, nil

@@ -132,6 +132,18 @@ func (b *bench) startKkv(br *broker, t dataset.Topic, more ...string) (c *child,
 	return c, address, err
 }
 
+// readyKkv is startKkv that waits until it is ready.
+func (b *bench) readyKkv(ctx context.Context, br *broker, t dataset.Topic, more ...string) (c *child, address string, err error) {
+	if c, address, err = b.startKkv(br, t, more...); err != nil {
+		return nil, "", err
+	}
+	if _, _, err = c.waitFor(ctx, kkvReady, startTimeout); err != nil {
+		c.kill()
+		return nil, "", err
+	}
+	return c, address, nil
+}
+
 // listable returns when kkv has its keys in order: only then it answers this.
 func listable(ctx context.Context, address string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://"+address+"/cache/v1/keys", nil)

@@ -123,8 +123,7 @@ func collect(t dataset.Topic) {
 	c := loaded(t, batches(t, 0, 1))
 	fullCollections(t, "kkv", c)
 	runtime.KeepAlive(c)
-	m := goMap(batches(t, 0, 1))
-	c = nil
+	m := goMap(batches(t, 0, 1)) // c is garbage by now
 	fullCollections(t, "gomap", m)
 	runtime.KeepAlive(m)
 }
