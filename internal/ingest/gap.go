@@ -28,7 +28,7 @@ func (s *session) stale(p *partition) bool {
 		if s.r.again || limit < loadLeast {
 			return false // to begin anew would be no faster
 		}
-		since = s.began
+		since = p.began
 	}
 	// Monotonic and wall: a suspended machine stops one of them.
 	return max(time.Since(since), time.Now().Round(0).Sub(since.Round(0))) >= max(limit, staleLeast)

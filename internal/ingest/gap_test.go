@@ -92,3 +92,20 @@ func TestHeldRecordsKeepWhatIsBehindThem(t *testing.T) {
 		g.want(5*time.Second, "0/k=2 0/last=1")
 	})
 }
+
+// TestAddedPartitionIsNotStale: it is not read for as long as the others are, so that a gap right at its beginning hides
+// no tombstone that has gone since.
+func TestAddedPartitionIsNotStale(t *testing.T) {
+	bubble(t, 0, func(t *testing.T, g *rig) {
+		g.CreateTopic(1, map[string]string{"delete.retention.ms": "600000"})
+		g.Put(0, "a", "1")
+		g.run()
+		g.want(5*time.Second, "0/a=1")
+		kafkatest.Pass(6 * time.Minute)
+		g.AddPartitions(2)
+		g.Begin("x").Put(1, "aborted", "1").Abort()
+		g.Put(1, "b", "1")
+		g.want(5*time.Second, "0/a=1 1/b=1")
+		g.wantLoads("")
+	})
+}

@@ -294,7 +294,6 @@ type session struct {
 	parked  map[int32]Record // by partition: the first record that the sink had no room for
 	bad     error
 
-	began         time.Time     // when the load did
 	gone          *reopen       // what there is to know of the log can no longer be read; set once
 	retention     time.Duration // for how long compaction keeps tombstones; 0: unknown
 	retentionRead bool
@@ -306,6 +305,7 @@ type partition struct {
 	Progress
 	target int64     // captured once, when the load began
 	probed int64     // the position at the last probe tick: only one that has not moved since is asked about
+	began  time.Time // when reading it did
 	caught time.Time // when the leader was asked and had nothing stable beyond Next
 	asked  struct {  // the first answer since that is ahead of Next
 		end int64
@@ -378,10 +378,10 @@ func (s *session) open(ctx context.Context) error {
 func (s *session) begin(t kafka.Topic, at bounds) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.id, s.began = t.ID, time.Now()
+	s.id = t.ID
 	inc := Incarnation{TopicID: t.ID}
 	for i := range t.Partitions {
-		p := partition{Progress: Progress{Partition: int32(i), Next: at.starts[i], LogStart: at.starts[i], Epoch: -1}, target: at.ends[i], probed: -1}
+		p := partition{Progress: Progress{Partition: int32(i), Next: at.starts[i], LogStart: at.starts[i], Epoch: -1}, target: at.ends[i], probed: -1, began: time.Now()}
 		if p.Next < p.target {
 			s.pending++
 		}

@@ -353,7 +353,7 @@ func (s *session) addPartitions(ctx context.Context, t kafka.Topic) error {
 	old := len(s.parts)
 	for i := old; i < len(t.Partitions); i++ {
 		p := Progress{Partition: int32(i), Next: at.starts[i], LogStart: at.starts[i], Epoch: -1}
-		s.parts = append(s.parts, partition{Progress: p, probed: -1})
+		s.parts = append(s.parts, partition{Progress: p, probed: -1, began: time.Now()})
 		b.Progress = append(b.Progress, p)
 	}
 	s.mu.Unlock()
