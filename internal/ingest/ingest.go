@@ -285,6 +285,7 @@ type session struct {
 	reason string
 	id     [16]byte
 
+	polled  sync.Mutex // while what a poll brought is applied; before mu
 	mu      sync.Mutex // one call into the sink at a time
 	parts   []partition
 	loaded  bool

@@ -41,17 +41,25 @@ func (s *session) pass(b *Batch) {
 // record is taken, its partition is fetched again from there.
 func (s *session) unpark(ctx context.Context) error {
 	for sleep(ctx, unparkEvery) {
-		s.mu.Lock()
-		for partition, r := range s.parked {
-			delete(s.parked, partition)
-			s.offer(&Batch{Records: []Record{r}, Progress: []Progress{{Partition: partition, Next: r.Offset + 1, Epoch: r.Epoch}}})
-			if _, still := s.parked[partition]; still {
-				continue
-			}
-			s.con.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.r.o.Topic: {partition: {Epoch: r.Epoch, Offset: r.Offset + 1}}})
-			s.con.ResumeFetchPartitions(map[string][]int32{s.r.o.Topic: {partition}})
-		}
-		s.mu.Unlock()
+		s.offerParked()
 	}
 	return ctx.Err()
+}
+
+// offerParked waits for the end of a poll that is being applied: were a partition to go on in the middle of it, records of
+// that poll which come after those that were left out would be taken for the next.
+func (s *session) offerParked() {
+	s.polled.Lock()
+	defer s.polled.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for partition, r := range s.parked {
+		delete(s.parked, partition)
+		s.offer(&Batch{Records: []Record{r}, Progress: []Progress{{Partition: partition, Next: r.Offset + 1, Epoch: r.Epoch}}})
+		if _, still := s.parked[partition]; still {
+			continue
+		}
+		s.con.SetOffsets(map[string]map[int32]kgo.EpochOffset{s.r.o.Topic: {partition: {Epoch: r.Epoch, Offset: r.Offset + 1}}})
+		s.con.ResumeFetchPartitions(map[string][]int32{s.r.o.Topic: {partition}})
+	}
 }

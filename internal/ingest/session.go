@@ -80,6 +80,8 @@ func (s *session) applyFetches(fs kgo.Fetches) (some bool, worst error) {
 	if worst != nil {
 		return false, worst
 	}
+	s.polled.Lock()
+	defer s.polled.Unlock()
 	b := Batch{Records: make([]Record, 0, min(fs.NumRecords(), batchLen))} // used again and again: the sink keeps nothing of it
 	flush := func() {
 		if len(b.Progress) > 0 {
