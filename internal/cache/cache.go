@@ -1,6 +1,16 @@
 // Package cache ties a topic's reader, its store and its feed together: what is read becomes readable first and
 // is announced after that (DESIGN decision 3), and every answer is a value with the position of the one state
-// that it was taken from (GUARANTEES rule 2).
+// that it was taken from. What it promises, by the rules of GUARANTEES:
+//
+//   - Ready: every record is in up to the ends that the topic had at the start (DESIGN decision 2).
+//   - Get, GetMany, Snapshot, Watch and Resume answer from one state, with its position (rule 2).
+//   - Fresh: every write acknowledged before the call is in (rules 4 and 5). AtLeast, WaitFor: what a position covers is
+//     in, or is known not to be of this log (rules 1 and 6). Mark.Age is never less than the truth (rule 7).
+//   - Reader and Resume: whoever follows the feed, or comes back with a position, is told of every key that changed, went
+//     or expired, or that this cannot be known (rules 9, 11 and 13).
+//   - A log that is not the one read any more is read anew beside the state served, and what vanished is told (rules 10
+//     and 12).
+//   - At its limit of memory a partition stands still; nothing is evicted (rule 19).
 package cache
 
 import (
