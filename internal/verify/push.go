@@ -76,18 +76,18 @@ func delivered(h *History, f *faults, run int, receiver string, posts []*Post) {
 		switch {
 		case !one && !heard[key]:
 			f.add("%s never told %s of key %q", h.run(run), receiver, key)
-		case one && (!ok || offset < last.Offset) && !end.goneBy(last, offset):
+		case one && (!ok || offset < last.Offset) && !end.goneBy(last, offset, h.End.Partition(last.Partition).LogStart):
 			f.add("%s did not tell %s of key %q at %d:%d (told of offset %d: %v)", h.run(run), receiver, key, last.Partition, last.Offset, offset, ok)
 		}
 	}
 }
 
-// goneBy: at the end the key is gone, and so it was at the offset. What came in between may never have been served, where
-// the state was replaced as a whole.
-func (t *Topic) goneBy(last Record, offset int64) bool {
+// goneBy: at the end the key is gone, and so it was at the offset, or its record has expired since, which is told under an
+// offset of that time. What came in between may never have been served, where the state was replaced as a whole.
+func (t *Topic) goneBy(last Record, offset, logStart int64) bool {
 	records := t.keys[last.Key][last.Partition]
 	n := below(records, offset+1)
-	return last.Deleted && n > 0 && records[n-1].Deleted
+	return last.Deleted && n > 0 && (records[n-1].Deleted || records[n-1].Offset < logStart && logStart <= offset)
 }
 
 // changed: key has another record at the end than it had when the run was ready, or, of another incarnation, has one.

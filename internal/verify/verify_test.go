@@ -346,6 +346,12 @@ var cases = []struct {
 		h.Log.Topics[0].Append(Record{Key: "x", Value: "3", Offset: 4}, Record{Key: "x", Deleted: true, Offset: 5})
 		h.End = at(6, 2)
 	}, ""},
+	{"Push-eventually", "expired before it was deleted", func(h *History) {
+		h.Log.Topics[0].Append(Record{Key: "w", Value: "1", Partition: 1, Offset: 2}, Record{Key: "w", Deleted: true, Partition: 1, Offset: 5})
+		h.End = position.New(topicA, time.UnixMilli(1), []position.Partition{{Next: 4}, {Next: 6, LogStart: 3}})
+		h.Runs[0].Ready = at(1, 3)
+		h.Posts = append(h.Posts, Post{Receiver: "hook", At: stamp(49), OK: true, Offsets: map[int32]int64{1: 4}, Keys: []string{"w", "y"}})
+	}, ""},
 	{"Push-eventually", "never taken", func(h *History) { h.Posts[3].OK = false }, `did not tell hook of key "x" at 0:2`},
 	{"Push-eventually", "a key left out", func(h *History) { h.Posts[1].Keys = nil }, `did not tell hook of key "y"`},
 	{"Push-eventually", "a key of two partitions left out", func(h *History) { h.Posts[4].Keys = nil }, `never told hook of key "z"`},

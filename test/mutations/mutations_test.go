@@ -39,12 +39,7 @@ func seeds(n string) find {
 var mutations = []mutation{
 	{
 		name: "the position is published before the map", file: "internal/cache/cache.go",
-		edits: []edit{{"import (\n", "import (\n\t\"runtime\"\n"}, {`
-	announce := live || c.cur == nil && c.o.AnnounceHistory
-	var changes []feed.Change
-	for i := range b.Records {`, `
-	announce := live || c.cur == nil && c.o.AnnounceHistory
-	var changes []feed.Change
+		edits: []edit{{"import (\n", "import (\n\t\"runtime\"\n"}, {"	for i := range b.Records {\n", `
 	for _, p := range b.Progress {
 		st.progress(p)
 	}
@@ -68,24 +63,22 @@ var mutations = []mutation{
 	{
 		name: "one offset across partitions", file: "internal/cache/fresh.go",
 		edits: []edit{{`
-	if int(partition) < len(st.parts) {
-		return st.parts[partition].Next
-	}
-	return 0
+	return int(partition) < len(st.parts) && st.parts[partition].reached(next)
 `, `
-	most := int64(0)
 	for i := range st.parts {
-		most = max(most, st.parts[i].Next)
+		if st.parts[i].reached(next) {
+			return true
+		}
 	}
-	return most
+	return false
 `}},
 		finds: []find{seeds("2")},
 	},
 	{
 		name: "fresh by the last stable offset", file: "internal/ingest/ends.go",
 		edits: []edit{
-			{"e.Offsets, err = listOffsets(ctx, cl, *known, readUncommitted, latest)", "e.Offsets, err = listOffsets(ctx, cl, *known, readCommitted, latest)"},
-			{"e.Offsets, err = listOffsets(ctx, cl, t, readUncommitted, latest)", "e.Offsets, err = listOffsets(ctx, cl, t, readCommitted, latest)"},
+			{"listOffsets(both, cl, *known, readUncommitted, latest)", "listOffsets(both, cl, *known, readCommitted, latest)"},
+			{"	e.Offsets, err = listOffsets(ctx, cl, t, isolation, latest)\n", "	e.Offsets, err = listOffsets(ctx, cl, t, readCommitted, latest)\n"},
 		},
 		finds: []find{{pkg: "./internal/cache", tests: []string{"TestFreshBehindAnOpenTransaction"}}, seeds("2")},
 	},
