@@ -2,12 +2,15 @@ package ingest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/kkv-project/kkv/internal/kafkatest"
 )
 
 // roomLater is a sink that has room again after some calls, which is noticed at once.
@@ -58,4 +61,44 @@ func TestRoomInTheMiddleOfAPoll(t *testing.T) {
 	if n := len(k.offsets[0]); n != 11 || s.parts[0].Next != 11 || len(s.parked) != 0 {
 		t.Errorf("%d records are in, and the partition is at %d", n, s.parts[0].Next)
 	}
+}
+
+// TestRoomComesAndGoes, at random, while records keep coming: each is read once, in order.
+func TestRoomComesAndGoes(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	bubble(t, 2, func(t *testing.T, g *rig) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		g.run()
+		g.want(5*time.Second, "")
+		var sent [2]int64
+		for range 100 {
+			p := rnd.Int32N(2)
+			for range rnd.IntN(3 * batchLen) {
+				g.Client().Produce(t.Context(), &kgo.Record{Topic: "t", Partition: p, Key: []byte("k"), Value: []byte("1")}, nil)
+				sent[p]++
+			}
+			g.mu.Lock()
+			g.room = []int{0, 1, rnd.IntN(3000), -1}[rnd.IntN(4)]
+			g.mu.Unlock()
+			kafkatest.Pass(time.Duration(rnd.IntN(600)) * time.Millisecond)
+		}
+		if err := g.Client().Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		g.mu.Lock()
+		g.room = -1
+		g.mu.Unlock()
+		for p := range int32(2) {
+			g.reaches(p, sent[p])
+			g.mu.Lock()
+			for i, o := range g.offsets[p] {
+				if o != int64(i) {
+					t.Fatalf("partition %d: after %d records comes that at %d", p, i, o)
+				}
+			}
+			g.mu.Unlock()
+		}
+		g.wantLoads("")
+	})
 }
