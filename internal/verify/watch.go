@@ -142,8 +142,8 @@ func (w *watcher) synced(i int, e *Event) {
 	case w.diff != nil:
 		t, _ := w.h.Log.Topic(e.Position.TopicID())
 		for key, sent := range w.diff {
-			// A replica that loaded its log anew knows of a key that it is gone, but not since when.
-			if t != nil && !t.Touched(key, w.s.Since, e.Position) && sent.Type != wire.Delete {
+			// A replica that loaded its log anew knows of a key that it is gone, or back at another partition's record, but not since when.
+			if t != nil && !t.Touched(key, w.s.Since, e.Position) && sent.Type != wire.Delete && !t.conflict(key) {
 				w.bad(i, "%s %s of key %q at %d:%d, and no record since touched it; synced at %s", sent.Type, sent.Reason, key, sent.Partition, sent.Offset, e.Position)
 			}
 		}

@@ -101,9 +101,22 @@ func (w *world) live() {
 	}
 	end := w.end()
 	w.rec.Do(func(h *verify.History) { h.End = end })
+	w.awaitPosts()
 	w.lastReads()
 	close(w.over)
 	watchers.Wait()
+}
+
+// awaitPosts lets time pass for receivers that have failed often: the pause between two tries grows to a minute.
+func (w *world) awaitPosts() {
+	for range 8 {
+		var missing error
+		w.rec.Do(func(h *verify.History) { missing = verify.PushEventually(h) })
+		if missing == nil {
+			return
+		}
+		<-time.After(10 * time.Second)
+	}
 }
 
 // lastReads asks every replica for everything, fresh.

@@ -29,7 +29,7 @@ import (
 const topic = "t"
 
 // How long the stages of a run are, in the bubble's time. Faults end with trafficFor; then everything has quietFor to
-// arrive: a webhook may be within its timeout of 10 s, and then within a pause that has doubled to some seconds.
+// arrive.
 const (
 	trafficFor = 40 * time.Second
 	quietFor   = 20 * time.Second
