@@ -91,6 +91,46 @@ func TestFreshNeverSharesAQuestionUnderWay(t *testing.T) {
 	})
 }
 
+// TestFreshIsNotAnsweredByAnEarlierQuestion: a leader's answer to a question that was under way when a write was
+// acknowledged comes late, and knows nothing of it.
+func TestFreshIsNotAnsweredByAnEarlierQuestion(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, w *world) {
+		c := w.start()
+		w.ready(c)
+		pass(time.Second)
+		undo := w.Delay(kmsg.Fetch, 3*time.Second) // so that only waiting shows the write
+		var end atomic.Int64
+		w.Fake.ControlKey(int16(kmsg.ListOffsets), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			w.Fake.KeepControl()
+			req := kreq.(*kmsg.ListOffsetsRequest)
+			if req.Topics[0].Partitions[0].Timestamp != -1 {
+				return nil, nil, false
+			}
+			resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)
+			rt := kmsg.NewListOffsetsResponseTopic()
+			rt.Topic = "t"
+			rp := kmsg.NewListOffsetsResponseTopicPartition()
+			rp.Offset = end.Load() // as of now
+			rt.Partitions = append(rt.Partitions, rp)
+			resp.Topics = append(resp.Topics, rt)
+			w.Fake.SleepControl(func() { <-time.After(100 * time.Millisecond) })
+			return resp, nil, true
+		})
+		for i := range 5 {
+			var early sync.WaitGroup
+			early.Go(func() { _ = within(t, 20*time.Second, c.Fresh) })
+			pass(50 * time.Millisecond) // its question is under way
+			w.put(0, "k", fmt.Sprint(i))
+			end.Store(int64(i) + 1)
+			if err := within(t, 20*time.Second, c.Fresh); err != nil || value(c, "k") != fmt.Sprint(i) {
+				t.Errorf("write %d is acknowledged, and a fresh read sees %s, %v", i, value(c, "k"), err)
+			}
+			early.Wait()
+		}
+		undo()
+	})
+}
+
 func TestFreshBehindAnOpenTransaction(t *testing.T) {
 	bubble(t, 2, func(t *testing.T, w *world) {
 		c := w.start()

@@ -241,7 +241,7 @@ func (st *stream) at(res *cache.Resume) {
 }
 
 // changes sends what of res is for this stream, and counts it. A reader that makes it last longer than a list may, and
-// so holds its snapshot, is cut off.
+// so holds its snapshot, is told to come back and cut off (GUARANTEES rule 19).
 func (st *stream) changes(res *cache.Resume) (n int, err error) {
 	until := time.Now().Add(st.s.o.ListTimeout)
 	for ch := range res.All(st.prefix) {
@@ -255,6 +255,7 @@ func (st *stream) changes(res *cache.Resume) (n int, err error) {
 				return n, err
 			}
 			if time.Now().After(until) {
+				st.end()
 				return n, errEnded
 			}
 		}

@@ -102,7 +102,7 @@ var mutations = []mutation{
 		close(q.done)
 `},
 		},
-		finds: []find{seeds("24")},
+		finds: []find{{pkg: "./internal/cache", tests: []string{"TestFreshIsNotAnsweredByAnEarlierQuestion"}}, seeds("24")},
 	},
 	{
 		name: "a resume that ignores rule 9", file: "internal/cache/resume.go",
