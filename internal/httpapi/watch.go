@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	writeTimeout  = 10 * time.Second       // for one flush; a reader that takes longer is cut off and comes back
+	writeTimeout  = 10 * time.Second       // for one flush, or half of it; a reader that takes longer is cut off and comes back
 	progressEvery = 10 * time.Second       // at most so long is a stream silent
 	progressAfter = 500 * time.Millisecond // after changes that were not for this stream, so that its position follows
 	flushBytes    = 32 << 10
@@ -38,6 +38,8 @@ type stream struct {
 	buf    *[]byte // what is not yet written; nil: nothing
 	dirty  bool    // something was written that is not flushed
 	timer  *time.Timer
+	fires  time.Time         // when timer does; zero: not set
+	until  time.Time         // the connection's write deadline
 	pos    position.Position // everything up to here has been considered for this stream
 	seq    uint64            // the feed's count of changes there
 	merged uint64            // changes of which only the outcome was told, since the position was last named
@@ -190,19 +192,19 @@ func (st *stream) wait(r *http.Request, more <-chan struct{}) error {
 	if left <= 0 { // also while changes for others keep coming
 		return st.progress()
 	}
-	t := st.timer
-	if t == nil {
-		t = time.NewTimer(left)
-		st.timer = t
-	} else {
-		t.Reset(left)
+	switch { // the timer goes on from one batch to the next, for each moves due, and mostly back
+	case st.timer == nil:
+		st.timer, st.fires = time.NewTimer(left), st.due
+	case st.fires.IsZero() || st.due.Before(st.fires):
+		st.timer.Reset(left)
+		st.fires = st.due
 	}
-	defer t.Stop()
 	select {
 	case <-more:
 		return nil
-	case <-t.C:
-		return st.progress()
+	case <-st.timer.C:
+		st.fires = time.Time{}
+		return nil
 	case <-r.Context().Done():
 		return errEnded
 	case <-st.s.closing:
@@ -410,7 +412,10 @@ func (st *stream) write(b []byte) error {
 	if err := st.drain(); err != nil {
 		return err
 	}
-	_ = st.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every ResponseWriter has one
+	if now := time.Now(); st.until.Sub(now) < writeTimeout/2 { // setting it costs about as much as a small write
+		st.until = now.Add(writeTimeout)
+		_ = st.rc.SetWriteDeadline(st.until) // not every ResponseWriter has one
+	}
 	st.dirty = true
 	_, err := st.w.Write(b)
 	return err
