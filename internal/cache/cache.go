@@ -14,6 +14,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -235,8 +236,7 @@ func (c *Cache) apply(b *ingest.Batch) (held []ingest.Held, starts []ingest.Prog
 			continue
 		}
 		if eff.Deleted {
-			changes = append(changes, feed.Change{Key: []byte(string(r.Key)), Deleted: true, Partition: r.Partition,
-				Offset: r.Offset, Epoch: r.Epoch, Timestamp: r.Timestamp})
+			changes = append(changes, deletionOf(&rec, ""))
 			continue
 		}
 		changes = append(changes, changeOf(&eff.Now, eff.Equal))
@@ -285,8 +285,7 @@ func (c *Cache) expire(partition int32, start int64) (all bool) {
 		switch {
 		case !announce || !e.Changed:
 		case e.Deleted:
-			changes = append(changes, feed.Change{Key: []byte(string(gone.Key)), Deleted: true, Partition: gone.Partition,
-				Offset: gone.Offset, Epoch: gone.Epoch, Timestamp: gone.Timestamp, Reason: ReasonExpired})
+			changes = append(changes, deletionOf(gone, ReasonExpired))
 		default: // another partition's record is the value again
 			ch := changeOf(&e.Now, false)
 			ch.Reason = ReasonExpired
@@ -310,6 +309,12 @@ func (c *Cache) writable() (st *state, live bool) {
 		return c.next, false
 	}
 	return c.cur, true
+}
+
+// deletionOf tells that r's key is gone. It copies the key, whose bytes are not the feed's.
+func deletionOf(r *store.Record, reason string) feed.Change {
+	return feed.Change{Key: bytes.Clone(r.Key), Deleted: true, Partition: r.Partition, Offset: r.Offset, Epoch: r.Epoch,
+		Timestamp: r.Timestamp, Reason: reason}
 }
 
 func changeOf(r *store.Record, equal bool) feed.Change {

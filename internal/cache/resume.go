@@ -23,10 +23,6 @@ const (
 // ReasonExpired is a delete's, where the log's start moved past the record (GUARANTEES rule 13).
 const ReasonExpired = "expired"
 
-// compactionSlack is how much earlier than delete.retention.ms a tombstone is counted as gone, for clocks that differ
-// and for the way to the broker (GUARANTEES rule 9).
-const compactionSlack = 5 * time.Minute
-
 // era is one load of a partition and what followed it without a break: what is known to have been missed of its
 // deletes.
 type era struct {
@@ -64,7 +60,7 @@ func (e *era) knows(since position.Partition, asOf time.Time, retention time.Dur
 	if e.loaded == math.MaxInt64 {
 		at = time.Now()
 	}
-	return since.Next >= e.loaded || since.Next >= e.gap || at.Sub(asOf) < retention-compactionSlack
+	return since.Next >= e.loaded || since.Next >= e.gap || at.Sub(asOf) < retention-ingest.CompactionSlack
 }
 
 // Resume is what a reader at some position has missed, and how it goes on.

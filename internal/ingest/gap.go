@@ -22,7 +22,7 @@ func (p *partition) caughtUp() {
 // stale reports whether a tombstone that lay ahead of the partition when it was last current may have been compacted away
 // since (GUARANTEES rule 10). Whether one was, only a gap in the offsets can tell.
 func (s *session) stale(p *partition) bool {
-	limit := s.retention - min(compactionSlack, s.retention/2)
+	limit := s.retention - min(CompactionSlack, s.retention/2)
 	since := p.caught
 	if since.IsZero() { // loading: what is read first may have been deleted by the time that the rest is
 		if s.r.again || limit < loadLeast {

@@ -107,6 +107,10 @@ type Options struct {
 
 const retentionConfig = "delete.retention.ms"
 
+// CompactionSlack is how much earlier than delete.retention.ms a tombstone is counted as gone, for clocks that differ and for
+// the way to the broker (GUARANTEES rules 9 and 10).
+const CompactionSlack = 5 * time.Minute
+
 // Intervals, all the time that this package knows.
 const (
 	watchEvery   = 500 * time.Millisecond // topic ID, partitions, high watermarks (rules 3 and 7)
@@ -128,12 +132,11 @@ const (
 	retentionEvery = time.Minute
 	retentionRetry = 5 * time.Second // while it could not be asked
 
-	compactionSlack = 5 * time.Minute // before delete.retention.ms is over, for clocks and ways that differ (rule 10)
-	staleLeast      = 5 * time.Second // reading that goes on as usual is never so far behind
-	loadLeast       = time.Minute     // a load on a topic whose tombstones go sooner cannot be saved from that
-	callTimeout     = 10 * time.Second
-	backoffMin      = 100 * time.Millisecond
-	backoffMax      = 5 * time.Second
+	staleLeast  = 5 * time.Second // reading that goes on as usual is never so far behind
+	loadLeast   = time.Minute     // a load on a topic whose tombstones go sooner cannot be saved from that
+	callTimeout = 10 * time.Second
+	backoffMin  = 100 * time.Millisecond
+	backoffMax  = 5 * time.Second
 )
 
 func (o *Options) fetchBytes() int32 {
